@@ -1,0 +1,423 @@
+"""Every message of the market, one frozen record each, documented field by field.
+
+Knows: what is said. Refuses to know: how it is framed (wire), signed (crypto/signing) or acted on (the roles).
+A message's `TYPE` is bound into its signature, so bytes signed as one type never pass as another.
+
+Agent to broker: Hello, Submit, Bid, Ask, Decline, Delivered, StatusRequest, BalanceRequest, OffersRequest.
+Broker to agent, as replies: Welcome, Accepted, Deal, NoDeal, Status, Balance, Offers, Done, Refusal.
+Broker to agent, as mail (kept until acknowledged): Appraisal, AskRequest, Sold.
+Parcels, on streams of their own: Upload, Fetch. To everyone: KeyStatement, BrokerStatement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from p2pmarket import limits
+from p2pmarket.records import Amount, Bound, Count, Digest, Id, Millis, Name, OneOf, PeerId, Record, Signed, Text
+
+PROTOCOL_VERSION = 1
+
+Confidence = Annotated[float, Bound(0.5, 0.9999)]
+Fraction = Annotated[float, Bound(-10.0, 10.0)]
+
+
+class Message(Record):
+    """A record with a name for the wire."""
+
+    TYPE: ClassVar[str]
+
+
+# ---- statements: signed once, shown to anyone -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyStatement(Message):
+    """A peer's encryption keys for sealed parcels; the highest epoch wins (docs/protocol.md, "Identity")."""
+
+    TYPE: ClassVar[str] = "key-statement"
+    peer: PeerId
+    epoch: Count
+    """Grows with every new pair of keys: the creation time in milliseconds."""
+    x25519: Annotated[bytes, Bound(32, 32)]
+    mlkem768_x25519: Annotated[bytes, Bound(0, 1216)]
+    """Empty where this machine's cryptography lacks ML-KEM."""
+    not_before_ms: Millis
+    not_after_ms: Millis
+
+
+@dataclasses.dataclass(frozen=True)
+class BrokerStatement(Message):
+    """What a broker announces on the DHT: a hint where its market can be joined."""
+
+    TYPE: ClassVar[str] = "broker-statement"
+    market: Name
+    broker: PeerId
+    version: Annotated[int, Bound(1, 2**16)]
+    public_name: Annotated[str, Bound(0, limits.MAX_NAME_CHARACTERS)]
+    addresses: Annotated[tuple[Annotated[str, Bound(1, 160)], ...], Bound(0, 4)]
+    issued_ms: Millis
+    expires_ms: Millis
+
+
+# ---- opening a session ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Hello(Message):
+    """Opens a session. The broker answers Welcome, or Refusal `wrong-version` or `unknown-market`."""
+
+    TYPE: ClassVar[str] = "hello"
+    message_id: Id
+    version: Annotated[int, Bound(1, 2**16)]
+    market: Name
+    keys: Signed
+    """The agent's signed KeyStatement."""
+    issued_ms: Millis
+    """Lets the broker measure clock skew."""
+    last_mail: Count
+    """Highest mail number already kept; the broker forgets mail up to it and sends the rest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Welcome(Message):
+    """The market an agent just joined."""
+
+    TYPE: ClassVar[str] = "welcome"
+    terms: Signed
+    """The broker's signed MarketTerms."""
+    schema: Signed
+    """The broker's signed Schema."""
+    keys: Signed
+    """The broker's signed KeyStatement."""
+    balance: Amount
+    broker_ms: Millis
+
+
+# ---- a trade, in order ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Submit(Message):
+    """Announces a snapshot before its parcel is uploaded, so that what would be refused is refused early."""
+
+    TYPE: ClassVar[str] = "submit"
+    message_id: Id
+    market: Name
+    submission: Id
+    task: Name
+    step: Count
+    snapshot: Digest
+    """SHA-256 of the manifest."""
+    plain_bytes: Annotated[int, Bound(1, limits.MAX_PARCEL_BYTES)]
+    buy: bool
+    """Whether to appraise the book's sellers for this agent."""
+    ask: Amount | None
+    """Standing ask for this snapshot: sells at this price or above without being asked again. None: ask me."""
+    sell: bool
+    """Whether this snapshot may be sold."""
+    issued_ms: Millis
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted(Message):
+    """The broker waits for the parcel of this submission."""
+
+    TYPE: ClassVar[str] = "accepted"
+    submission: Id
+    upload_before_ms: Millis
+
+
+@dataclasses.dataclass(frozen=True)
+class GainReport(Message):
+    """What one purchase would bring the buyer. Private to the buyer; binds the broker to what it would deliver."""
+
+    TYPE: ClassVar[str] = "gain-report"
+    trade: Id
+    market: Name
+    buyer: PeerId
+    seller: PeerId
+    task: Name
+    buyer_snapshot: Digest
+    seller_snapshot: Digest
+    delivery: Digest
+    """Digest of the manifest that would be delivered: the very parameters that were measured."""
+    loss_before: float
+    """Mean loss of the buyer's own snapshot on REPORT."""
+    loss_after: float
+    gain: float
+    """loss_before - loss_after: the paper's gain-from-trade in its absolute form (section 3.3)."""
+    gain_low: float
+    gain_high: float
+    """Two-sided interval of the mean paired difference at `confidence`."""
+    confidence: Confidence
+    metric_before: float
+    metric_after: float
+    samples: Count
+    """Samples in REPORT."""
+    weight: Fraction
+    """Purchased weight alpha: the seller's portion in the merge; 0 where the best merge is no merge."""
+    alignment: Annotated[str, OneOf(("identity", "weights"))]
+    """Which alignment won on SELECT."""
+    left_out: Annotated[tuple[Text, ...], Bound(0, 64)]
+    """Names of tensors that are not part of the purchase (the first 64)."""
+    expires_ms: Millis
+    """Bids are taken until then."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Appraisal(Message):
+    """Mail: all gain reports for one submission; empty when there is nothing to buy yet, and why."""
+
+    TYPE: ClassVar[str] = "appraisal"
+    submission: Id
+    round: Count
+    reports: Annotated[tuple[Signed, ...], Bound(0, 64)]
+    """Signed GainReports, best gain first."""
+    note: Text
+
+
+@dataclasses.dataclass(frozen=True)
+class Bid(Message):
+    """The buyer's binding offer: settle at any price up to `amount`, for exactly the delivery it was told of.
+
+    Answered by Deal or NoDeal. The same bytes sent again get the same answer.
+    """
+
+    TYPE: ClassVar[str] = "bid"
+    message_id: Id
+    market: Name
+    broker: PeerId
+    trade: Id
+    delivery: Digest
+    amount: Amount
+    expires_ms: Millis
+
+
+@dataclasses.dataclass(frozen=True)
+class Decline(Message):
+    """The buyer does not want these trades."""
+
+    TYPE: ClassVar[str] = "decline"
+    message_id: Id
+    trades: Annotated[tuple[Id, ...], Bound(1, 64)]
+
+
+@dataclasses.dataclass(frozen=True)
+class AskRequest(Message):
+    """Mail: a buyer bids for a snapshot without a standing ask; answer with Ask before `expires_ms`."""
+
+    TYPE: ClassVar[str] = "ask-request"
+    market: Name
+    trade: Id
+    snapshot: Digest
+    """The seller's snapshot."""
+    expires_ms: Millis
+
+
+@dataclasses.dataclass(frozen=True)
+class Ask(Message):
+    """The seller's binding answer: settle at any price from `amount` up."""
+
+    TYPE: ClassVar[str] = "ask"
+    message_id: Id
+    market: Name
+    broker: PeerId
+    trade: Id
+    snapshot: Digest
+    amount: Amount
+    expires_ms: Millis
+
+
+@dataclasses.dataclass(frozen=True)
+class Receipt(Message):
+    """The broker's signed proof that a trade was settled: leaf `index` of its log, provable under `root`."""
+
+    TYPE: ClassVar[str] = "receipt"
+    market: Name
+    broker: PeerId
+    trade: Id
+    buyer: PeerId
+    seller: PeerId
+    price: Amount
+    """What the buyer paid."""
+    fee: Amount
+    """The broker's part of the price; the seller got price - fee."""
+    delivery: Digest
+    settled_ms: Millis
+    leaf: Digest
+    """Leaf hash of the settlement in the broker's log (RFC 6962, section 2.1)."""
+    index: Count
+    log_size: Count
+    root: Digest
+    """Merkle tree head over the first `log_size` leaves."""
+    proof: Annotated[tuple[Digest, ...], Bound(0, 64)]
+    """Audit path of the leaf (RFC 6962, section 2.1.1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Deal(Message):
+    """The trade is settled; the delivery waits to be fetched until `fetch_before_ms`."""
+
+    TYPE: ClassVar[str] = "deal"
+    trade: Id
+    price: Amount
+    receipt: Signed
+    balance: Amount
+    """The buyer's balance after paying."""
+    fetch_before_ms: Millis
+
+
+@dataclasses.dataclass(frozen=True)
+class NoDeal(Message):
+    """The trade ends without a settlement; nothing moved."""
+
+    TYPE: ClassVar[str] = "no-deal"
+    trade: Id
+    reason: Name
+    """Code: no-overlap, no-ask, insufficient-balance, expired."""
+    sentence: Text
+
+
+@dataclasses.dataclass(frozen=True)
+class Sold(Message):
+    """Mail to the seller: its parameters were bought."""
+
+    TYPE: ClassVar[str] = "sold"
+    trade: Id
+    snapshot: Digest
+    price: Amount
+    fee: Amount
+    balance: Amount
+    """The seller's balance after being paid."""
+    receipt: Signed
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivered(Message):
+    """The buyer has fetched, verified and kept the delivery; the broker may forget it."""
+
+    TYPE: ClassVar[str] = "delivered"
+    message_id: Id
+    trade: Id
+    delivery: Digest
+
+
+# ---- questions ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class StatusRequest(Message):
+    """Where do my trades stand? Empty `trades`: all that are open."""
+
+    TYPE: ClassVar[str] = "status-request"
+    message_id: Id
+    trades: Annotated[tuple[Id, ...], Bound(0, 64)]
+
+
+@dataclasses.dataclass(frozen=True)
+class TradeStatus(Record):
+    """One trade as the broker's ledger has it."""
+
+    trade: Id
+    state: Name
+    price: Amount
+    receipt: Signed | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Status(Message):
+    """The states of the trades that were asked for."""
+
+    TYPE: ClassVar[str] = "status"
+    trades: Annotated[tuple[TradeStatus, ...], Bound(0, 64)]
+
+
+@dataclasses.dataclass(frozen=True)
+class BalanceRequest(Message):
+    """What do I own?"""
+
+    TYPE: ClassVar[str] = "balance-request"
+    message_id: Id
+
+
+@dataclasses.dataclass(frozen=True)
+class Balance(Message):
+    """An account's balance."""
+
+    TYPE: ClassVar[str] = "balance"
+    balance: Amount
+
+
+@dataclasses.dataclass(frozen=True)
+class OffersRequest(Message):
+    """Who has a snapshot for sale?"""
+
+    TYPE: ClassVar[str] = "offers-request"
+    message_id: Id
+
+
+@dataclasses.dataclass(frozen=True)
+class Offer(Record):
+    """One row of the book. The ask stays between seller and broker."""
+
+    seller: PeerId
+    task: Name
+    step: Count
+    submitted_ms: Millis
+
+
+@dataclasses.dataclass(frozen=True)
+class Offers(Message):
+    """The book's rows that are for sale."""
+
+    TYPE: ClassVar[str] = "offers"
+    offers: Annotated[tuple[Offer, ...], Bound(0, 1024)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Done(Message):
+    """A request without a result of its own was carried out."""
+
+    TYPE: ClassVar[str] = "done"
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal(Message):
+    """A request was refused; `code` is one of p2pmarket.errors, `sentence` says why and what to do."""
+
+    TYPE: ClassVar[str] = "refusal"
+    code: Name
+    sentence: Text
+
+
+# ---- parcels, each on a stream of its own ---------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Upload(Message):
+    """Opens a parcel stream on which the agent sends the parcel of an accepted submission."""
+
+    TYPE: ClassVar[str] = "upload"
+    message_id: Id
+    submission: Id
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetch(Message):
+    """Opens a parcel stream on which the broker sends the delivery of a settled trade."""
+
+    TYPE: ClassVar[str] = "fetch"
+    message_id: Id
+    trade: Id
+
+
+MESSAGE_TYPES: dict[str, type[Message]] = {
+    kind.TYPE: kind
+    for kind in (
+        KeyStatement, BrokerStatement, Hello, Welcome, Submit, Accepted, GainReport, Appraisal, Bid, Decline,
+        AskRequest, Ask, Receipt, Deal, NoDeal, Sold, Delivered, StatusRequest, Status, BalanceRequest, Balance,
+        OffersRequest, Offers, Done, Refusal, Upload, Fetch,
+    )
+}  # fmt: skip
