@@ -1,0 +1,266 @@
+"""A market's terms: what is traded, how it is measured, priced and delivered, and the limits on all of it.
+
+Knows: the record that a broker signs and agents fetch, and the TOML file an operator writes it in.
+Refuses to know: who joins (network/), what the model computes (models/). A wrong file raises `TermsError`, which
+names the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from decimal import Decimal, InvalidOperation
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from p2pmarket import limits
+from p2pmarket.errors import MalformedMessage, TermsError
+from p2pmarket.parcel import CODECS
+from p2pmarket.records import Amount, Bound, Count, Millis, Name, OneOf, Record, Text
+from p2pmarket.units import parse_credits
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+LOSSES = ("cross_entropy", "mse")
+METRICS = ("accuracy", "loss")
+ROUNDS = ("continuous", "barrier")
+
+Duration = Annotated[Millis, Bound(100, 366 * 24 * 3600 * 1000)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(Record):
+    """What models are good for in this market; the broker holds validation data for each task."""
+
+    name: Name
+    loss: Annotated[str, OneOf(LOSSES)]
+    metric: Annotated[str, OneOf(METRICS)]
+
+
+@dataclasses.dataclass(frozen=True)
+class MarketTerms(Record):
+    """Everything an agent must know before it trades. Signed by the broker."""
+
+    TYPE: ClassVar[str] = "market-terms"
+    name: Name
+    description: Text
+    model: Annotated[str, Bound(1, 256)]
+    """A built-in model, or `package.module:factory`, which every operator must name in their own configuration."""
+    model_arguments: Annotated[str, Bound(2, 4096)]
+    """JSON object of the built-in model's arguments."""
+    tasks: Annotated[tuple[Task, ...], Bound(1, 64)]
+    tradable: Annotated[tuple[Annotated[str, Bound(1, 256)], ...], Bound(1, 64)]
+    """Glob patterns on tensor names: what a purchase may change."""
+    rounds: Annotated[str, OneOf(ROUNDS)]
+    round_agents: Annotated[int, Bound(2, 1024)]
+    """Barrier rounds: appraise when this many agents have submitted."""
+    round_timeout_ms: Duration
+    """Barrier rounds: appraise those who have submitted after this time."""
+    offer_codecs: Annotated[tuple[Annotated[str, OneOf(CODECS)], ...], Bound(1, len(CODECS))]
+    """Codecs in which snapshots may be submitted."""
+    delivery_codec: Annotated[str, OneOf(CODECS)]
+    """Codec of what is delivered; the broker measures after decoding it."""
+    delivery_zstd: bool
+    confidence: Annotated[float, Bound(0.5, 0.9999)]
+    """Of the interval around a reported gain."""
+    pricing: Annotated[str, OneOf(("midpoint",))]
+    opening_credit: Amount
+    """Micro-credits that an account starts with."""
+    fee_ppm: Annotated[int, Bound(0, 1_000_000)]
+    """The broker's part of a price, in millionths."""
+    max_parcel_bytes: Annotated[int, Bound(1024, limits.MAX_PARCEL_BYTES)]
+    max_agents: Annotated[int, Bound(2, 1_000_000)]
+    """Accounts the broker opens."""
+    max_sellers: Annotated[int, Bound(1, 64)]
+    """Sellers appraised for one submission, the latest first."""
+    submissions_per_hour: Annotated[int, Bound(1, 1_000_000)]
+    """Per agent: bounds the broker's work and what repeated reports can leak (docs/assumptions.md)."""
+    upload_ms: Duration
+    """An accepted submission must have arrived by then."""
+    bid_ms: Duration
+    """Bids are taken for this long after a gain report."""
+    ask_ms: Duration
+    """A seller without a standing ask must answer within this time."""
+    delivery_ms: Duration
+    """A settled delivery is kept for this long."""
+
+    def task(self, name: str) -> Task | None:
+        """The task of that name, or None."""
+        return next((task for task in self.tasks if task.name == name), None)
+
+    def is_tradable(self, tensor: str) -> bool:
+        """Whether a purchase may change the tensor of that name."""
+        return any(fnmatchcase(tensor, pattern) for pattern in self.tradable)
+
+    def arguments(self) -> dict[str, Any]:
+        """The built-in model's arguments.
+
+        :raises MalformedMessage: not a JSON object
+        """
+        try:
+            arguments = json.loads(self.model_arguments)
+        except (ValueError, RecursionError):
+            arguments = None
+        if not isinstance(arguments, dict):
+            raise MalformedMessage("the terms' model_arguments are not a JSON object")
+        return arguments
+
+
+_SECTIONS: dict[str, dict[str, object]] = {
+    # section -> key -> default; ... marks a key that must be given
+    "market": {
+        "name": ...,
+        "description": "",
+        "rounds": "continuous",
+        "round_agents": 2,
+        "round_timeout_seconds": 300,
+    },
+    "model": {"name": ..., "arguments": {}},
+    "trade": {
+        "tradable": ["*"],
+        "offer_codecs": list(CODECS),
+        "delivery_codec": "none",
+        "delivery_zstd": False,
+        "confidence": 0.95,
+    },
+    "pricing": {"rule": "midpoint", "opening_credit": "0", "fee_percent": "0"},
+    "limits": {
+        "max_parcel_mib": 4096,
+        "max_agents": 1000,
+        "max_sellers": 8,
+        "submissions_per_hour": 1000,
+        "upload_seconds": 3600,
+        "bid_seconds": 120,
+        "ask_seconds": 30,
+        "delivery_hours": 168,
+    },
+}
+_TASK_KEYS = {"name", "loss", "metric"}
+
+
+def load_terms(path: Path) -> MarketTerms:
+    """Reads a market's terms from a TOML file (broker_node/market.example.toml explains every key).
+
+    :raises TermsError: no such file, not TOML, an unknown key, or a value out of its bounds; names the key
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TermsError(f"cannot read the market terms {path}: {error}") from None
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TermsError(f"the market terms {path} are not valid TOML: {error}") from None
+    try:
+        return parse_terms(document)
+    except TermsError as error:
+        raise TermsError(f"{path}: {error}") from None
+
+
+def parse_terms(document: dict[str, Any]) -> MarketTerms:
+    """Terms from a parsed TOML document.
+
+    :raises TermsError: names the first wrong key
+    """
+    unknown = sorted(set(document) - set(_SECTIONS) - {"task"})
+    if unknown:
+        raise TermsError(f"unknown section [{unknown[0]}]; known are [[task]] and {', '.join(_SECTIONS)}")
+    values = {section: _section(document, section) for section in _SECTIONS}
+    market, model, trade, pricing, bounds = (values[section] for section in _SECTIONS)
+    try:
+        return MarketTerms(
+            name=market["name"],
+            description=market["description"],
+            model=model["name"],
+            model_arguments=json.dumps(model["arguments"], sort_keys=True),
+            tasks=_tasks(document),
+            tradable=_texts(trade, "tradable"),
+            rounds=market["rounds"],
+            round_agents=market["round_agents"],
+            round_timeout_ms=_milliseconds(market, "round_timeout_seconds", 1000),
+            offer_codecs=_texts(trade, "offer_codecs"),
+            delivery_codec=trade["delivery_codec"],
+            delivery_zstd=trade["delivery_zstd"],
+            confidence=trade["confidence"],
+            pricing=pricing["rule"],
+            opening_credit=_credits(pricing, "opening_credit"),
+            fee_ppm=_parts_per_million(pricing, "fee_percent"),
+            max_parcel_bytes=_number(bounds, "max_parcel_mib") * 1024 * 1024,
+            max_agents=bounds["max_agents"],
+            max_sellers=bounds["max_sellers"],
+            submissions_per_hour=bounds["submissions_per_hour"],
+            upload_ms=_milliseconds(bounds, "upload_seconds", 1000),
+            bid_ms=_milliseconds(bounds, "bid_seconds", 1000),
+            ask_ms=_milliseconds(bounds, "ask_seconds", 1000),
+            delivery_ms=_milliseconds(bounds, "delivery_hours", 3_600_000),
+        )
+    except MalformedMessage as error:
+        raise TermsError(str(error)) from None
+
+
+def _section(document: dict[str, Any], section: str) -> dict[str, Any]:
+    given = document.get(section, {})
+    keys = _SECTIONS[section]
+    if not isinstance(given, dict):
+        raise TermsError(f"[{section}] must be a table")
+    unknown = sorted(set(given) - set(keys))
+    if unknown:
+        raise TermsError(f"unknown key {unknown[0]!r} in [{section}]; known are {', '.join(keys)}")
+    missing = [key for key, default in keys.items() if default is ... and key not in given]
+    if missing:
+        raise TermsError(f"[{section}] needs a {missing[0]!r}")
+    return {**keys, **given}
+
+
+def _tasks(document: dict[str, Any]) -> tuple[Task, ...]:
+    tables = document.get("task", [])
+    if not isinstance(tables, list) or not tables:
+        raise TermsError("at least one [[task]] with a name, a loss and a metric is needed")
+    for table in tables:
+        wrong = sorted(set(table) ^ _TASK_KEYS)
+        if wrong:
+            raise TermsError(f"[[task]] has exactly the keys name, loss and metric; see {wrong[0]!r}")
+    tasks = tuple(Task(**table) for table in tables)
+    if len({task.name for task in tasks}) < len(tasks):
+        raise TermsError("two [[task]] tables have the same name")
+    return tasks
+
+
+def _texts(table: dict[str, Any], key: str) -> tuple[Any, ...]:
+    if not isinstance(table[key], list):
+        raise TermsError(f"{key} must be a list of texts")
+    return tuple(table[key])
+
+
+def _number(table: dict[str, Any], key: str) -> Count:
+    if type(table[key]) is not int or table[key] <= 0:
+        raise TermsError(f"{key} must be a whole number above 0, not {table[key]!r}")
+    return int(table[key])
+
+
+def _milliseconds(table: dict[str, Any], key: str, unit: int) -> int:
+    if type(table[key]) not in (int, float) or not table[key] > 0:
+        raise TermsError(f"{key} must be a number above 0, not {table[key]!r}")
+    return int(table[key] * unit)
+
+
+def _credits(table: dict[str, Any], key: str) -> int:
+    try:
+        return parse_credits(str(table[key]))
+    except ValueError as error:
+        raise TermsError(f"{key}: {error}") from None
+
+
+def _parts_per_million(table: dict[str, Any], key: str) -> int:
+    try:
+        parts = Decimal(str(table[key])) * 10_000
+        if parts != parts.to_integral_value() or not 0 <= parts <= 1_000_000:
+            raise InvalidOperation
+    except InvalidOperation:
+        raise TermsError(f"{key} must be a percentage between 0 and 100, not {table[key]!r}") from None
+    return int(parts)

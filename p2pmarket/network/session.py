@@ -1,0 +1,169 @@
+"""One session: requests, replies, mail and heartbeats over one stream.
+
+Knows: frames and their order. Refuses to know: what the bodies say. Both ends use the same class; a session ends
+with `ConnectionLost` when the stream breaks, when nothing was heard for SESSION_DEAD_SECONDS, or with the peer's
+fault when it sends what is no frame. Every task it starts ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+
+from p2pmarket import limits
+from p2pmarket.errors import ConnectionLost, MalformedMessage, MarketError, TooLarge
+from p2pmarket.network.transport import Stream
+from p2pmarket.wire import LENGTH, Frame, Kind, body_length, decode_frame, encode_frame
+
+log = logging.getLogger(__name__)
+
+RequestHandler = Callable[[bytes], Awaitable[bytes]]
+MailHandler = Callable[[int, bytes], Awaitable[None]]
+AckHandler = Callable[[int], Awaitable[None]]
+
+
+class Session:
+    """Run it once with `await session.run()`; use `request`, `send_mail` and `close` meanwhile."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        on_request: RequestHandler | None = None,
+        on_mail: MailHandler | None = None,
+        on_ack: AckHandler | None = None,
+        heartbeat_seconds: float = limits.HEARTBEAT_SECONDS,
+        dead_seconds: float = limits.SESSION_DEAD_SECONDS,
+    ) -> None:
+        self._stream = stream
+        self._on_request = on_request
+        self._on_mail = on_mail
+        self._on_ack = on_ack
+        self._heartbeat_seconds = heartbeat_seconds
+        self._dead_seconds = dead_seconds
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._answering: set[asyncio.Task[None]] = set()
+        self._write_lock = asyncio.Lock()
+        self._over: ConnectionLost | None = None
+
+    @property
+    def peer_id(self) -> str:
+        """The other end."""
+        return self._stream.peer_id
+
+    async def run(self) -> None:
+        """Reads until the session ends.
+
+        :raises ConnectionLost: the stream broke, or the other end fell silent
+        :raises PeerFault: the other end sent what is no frame
+        """
+        pulse = asyncio.create_task(self._pulse())
+        try:
+            while True:
+                await self._take(await asyncio.wait_for(self._read(), self._dead_seconds))
+        except asyncio.TimeoutError:
+            raise ConnectionLost(f"nothing heard from {self.peer_id} for {self._dead_seconds:.0f} s") from None
+        finally:
+            pulse.cancel()
+            await self.close()
+            await asyncio.gather(pulse, *self._answering, return_exceptions=True)
+
+    async def request(self, body: bytes, timeout_seconds: float = limits.REQUEST_TIMEOUT_SECONDS) -> bytes:
+        """The reply to a request.
+
+        :raises ConnectionLost: the session ended before the reply, or none came within the timeout
+        """
+        if self._over:
+            raise self._over
+        number = next(self._numbers)
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = reply
+        try:
+            await self._send(Frame(Kind.REQUEST, number, body))
+            return await asyncio.wait_for(reply, timeout_seconds)
+        except asyncio.TimeoutError:
+            raise ConnectionLost(f"{self.peer_id} did not answer within {timeout_seconds:.0f} s") from None
+        finally:
+            self._waiting.pop(number, None)
+
+    async def send_mail(self, number: int, body: bytes) -> None:
+        """Sends one numbered mail.
+
+        :raises ConnectionLost: the session is over
+        """
+        await self._send(Frame(Kind.MAIL, number, body))
+
+    async def acknowledge(self, number: int) -> None:
+        """Tells the broker that mail up to `number` is kept.
+
+        :raises ConnectionLost: the session is over
+        """
+        await self._send(Frame(Kind.MAIL_ACK, number))
+
+    async def close(self) -> None:
+        """Ends the session; waiting requests raise ConnectionLost."""
+        if self._over is None:
+            self._over = ConnectionLost(f"the session with {self.peer_id} ended")
+        for reply in self._waiting.values():
+            if not reply.done():
+                reply.set_exception(self._over)
+        for task in self._answering:
+            task.cancel()
+        await self._stream.close()
+
+    async def _read(self) -> Frame:
+        length = body_length(await self._stream.read_exactly(LENGTH.size))
+        return decode_frame(await self._stream.read_exactly(length))
+
+    async def _send(self, frame: Frame) -> None:
+        if self._over:
+            raise self._over
+        async with self._write_lock:
+            await self._stream.write(encode_frame(frame))
+
+    async def _take(self, frame: Frame) -> None:
+        if frame.kind is Kind.PING:
+            await self._send(Frame(Kind.PONG))
+        elif frame.kind is Kind.REPLY:
+            reply = self._waiting.get(frame.number)
+            if reply is not None and not reply.done():
+                reply.set_result(frame.body)
+        elif frame.kind is Kind.REQUEST:
+            if self._on_request is None:
+                raise MalformedMessage("this end of a session takes no requests")
+            if len(self._answering) >= limits.MAX_SESSION_REQUESTS_IN_FLIGHT:
+                raise TooLarge(f"more than {limits.MAX_SESSION_REQUESTS_IN_FLIGHT} requests at once")
+            self._own(self._answer(frame, self._on_request))
+        elif frame.kind is Kind.MAIL:
+            if self._on_mail is None:
+                raise MalformedMessage("this end of a session takes no mail")
+            await self._on_mail(frame.number, frame.body)
+        elif frame.kind is Kind.MAIL_ACK and self._on_ack is not None:
+            await self._on_ack(frame.number)
+
+    def _own(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, frame: Frame, handler: RequestHandler) -> None:
+        try:
+            await self._send(Frame(Kind.REPLY, frame.number, await handler(frame.body)))
+        except MarketError as error:
+            # The handler turns what it refuses into a Refusal; what reaches this line ends the session.
+            log.info("session with %s: %s", self.peer_id, error)
+            await self.close()
+        except Exception:
+            log.exception("a request of %s failed", self.peer_id)
+            await self.close()
+
+    async def _pulse(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(self._heartbeat_seconds)
+                await self._send(Frame(Kind.PING))
+        except ConnectionLost:
+            await self.close()
