@@ -9,7 +9,7 @@ one after the other, then the manifest that names them, so that a writer needs o
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from p2pmarket import limits
 from p2pmarket.records import Bound, Count, Digest, Id, Millis, Name, OneOf, PeerId, Record
@@ -37,6 +37,7 @@ class TensorSpec(Record):
 class Schema(Record):
     """Every tensor of a market's model, sorted by name. Signed by the broker; agents check their model against it."""
 
+    TYPE: ClassVar[str] = "schema"
     tensors: Annotated[tuple[TensorSpec, ...], Bound(1, limits.MAX_TENSORS)]
 
 
