@@ -1,0 +1,96 @@
+"""The Merkle tree over the ledger's leaves: RFC 6962, section 2.1, SHA-256.
+
+Knows: hashes. Refuses to know: what a leaf says and where leaves are kept.
+A proof that does not hold is False, never an exception; IndexError means that the caller asked for a leaf outside
+its own log.
+
+A growing log needs only its `peaks`: the roots of the full subtrees, largest first, that the binary digits of its
+size name. They give the tree head, and, reversed, they are the audit path of the next leaf to be appended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+"""Tree head of a log without leaves."""
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """SHA-256 of 0x00 and the leaf: the prefix keeps a leaf from passing as a node."""
+    return hashlib.sha256(b"\x00" + data).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """SHA-256 of 0x01 and the two children."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def root_of(hashes: Sequence[bytes]) -> bytes:
+    """Merkle tree head over leaf hashes in order (section 2.1, by its definition)."""
+    if not hashes:
+        return EMPTY_ROOT
+    if len(hashes) == 1:
+        return hashes[0]
+    split = _split(len(hashes))
+    return node_hash(root_of(hashes[:split]), root_of(hashes[split:]))
+
+
+def grow(peaks: tuple[bytes, ...], size: int, leaf: bytes) -> tuple[bytes, ...]:
+    """The peaks after appending leaf hash `leaf` to a log of `size` leaves."""
+    kept = list(peaks)
+    while size & 1:
+        leaf = node_hash(kept.pop(), leaf)
+        size >>= 1
+    return (*kept, leaf)
+
+
+def root_of_peaks(peaks: tuple[bytes, ...]) -> bytes:
+    """Merkle tree head of the log with these peaks."""
+    if not peaks:
+        return EMPTY_ROOT
+    root = peaks[-1]
+    for peak in reversed(peaks[:-1]):
+        root = node_hash(peak, root)
+    return root
+
+
+def inclusion_proof(hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """Audit path of leaf `index`, from the leaf up (section 2.1.1).
+
+    :raises IndexError: no such leaf
+    """
+    if not 0 <= index < len(hashes):
+        raise IndexError(f"leaf {index} of a log of {len(hashes)}")
+    if len(hashes) == 1:
+        return ()
+    split = _split(len(hashes))
+    if index < split:
+        return (*inclusion_proof(hashes[:split], index), root_of(hashes[split:]))
+    return (*inclusion_proof(hashes[split:], index - split), root_of(hashes[:split]))
+
+
+def includes(root: bytes, size: int, leaf: bytes, index: int, proof: Sequence[bytes]) -> bool:
+    """Whether leaf hash `leaf` is leaf `index` of the log with this head and size (RFC 9162, section 2.1.3.2)."""
+    if not 0 <= index < size:
+        return False
+    node, last = index, size - 1
+    for sibling in proof:
+        if last == 0:
+            return False
+        if node & 1 or node == last:
+            leaf = node_hash(sibling, leaf)
+            while not node & 1 and node:
+                node >>= 1
+                last >>= 1
+        else:
+            leaf = node_hash(leaf, sibling)
+        node >>= 1
+        last >>= 1
+    return last == 0 and leaf == root
+
+
+def _split(size: int) -> int:
+    """The largest power of two below `size`, for size > 1."""
+    return 1 << ((size - 1).bit_length() - 1)
