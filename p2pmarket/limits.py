@@ -47,3 +47,10 @@ MAX_MESSAGE_AGE_SECONDS = 24 * 3600
 
 # Money, in micro-credits
 MAX_AMOUNT = 2**53 - 1
+
+# Built-in models, whose arguments come with a broker's terms
+MAX_MODEL_WIDTH = 2**16
+"""Units, channels or classes of one layer."""
+MAX_MODEL_DEPTH = 1000
+"""Layers."""
+MAX_MODEL_PARAMETERS = 2**34
