@@ -1,0 +1,146 @@
+"""Everything the broker does with tensors: check a snapshot, appraise a pair, pack what would be delivered.
+
+Knows: the market's model, its validation data and device. Refuses to know: agents' money, streams, when to appraise.
+Runs in the appraiser's thread. A snapshot that cannot be used raises `BadSnapshot`; the broker's own files are checked
+when it starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from p2pmarket.appraisal.appraise import Appraisal, Evaluator, appraise
+from p2pmarket.appraisal.validation import Validation
+from p2pmarket.broker_node.book import Submission
+from p2pmarket.errors import BadSnapshot
+from p2pmarket.market import MarketTerms
+from p2pmarket.messages import GainReport
+from p2pmarket.parameters.codecs import round_trip
+from p2pmarket.parameters.packing import digest_of, pack, read_manifest, unpack
+from p2pmarket.parameters.snapshot import schema_of
+from p2pmarket.parcel import Schema
+from p2pmarket.permutation import PermutationSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One appraisal and the digest of what it would deliver."""
+
+    trade: bytes
+    market: str
+    buyer: Submission
+    seller: Submission
+    delivery: bytes
+    result: Appraisal
+    confidence: float
+
+    def report(self, expires_ms: int) -> GainReport:
+        """What the buyer is told; bids are taken until `expires_ms` (UTC)."""
+        result = self.result
+        return GainReport(
+            trade=self.trade,
+            market=self.market,
+            buyer=self.buyer.agent,
+            seller=self.seller.agent,
+            task=self.buyer.task,
+            buyer_snapshot=self.buyer.snapshot,
+            seller_snapshot=self.seller.snapshot,
+            delivery=self.delivery,
+            loss_before=result.loss_before,
+            loss_after=result.loss_after,
+            gain=result.gain,
+            gain_low=result.low,
+            gain_high=result.high,
+            confidence=self.confidence,
+            metric_before=result.metric_before,
+            metric_after=result.metric_after,
+            samples=result.samples,
+            weight=result.alpha,
+            alignment=result.alignment,
+            left_out=result.left_out[:64],
+            expires_ms=expires_ms,
+        )
+
+
+class Appraiser:
+    """Appraises pairs of snapshots of one market."""
+
+    def __init__(
+        self,
+        terms: MarketTerms,
+        model: nn.Module,
+        spec: PermutationSpec | None,
+        validations: Mapping[str, Validation],
+        *,
+        device: str,
+        seed: int,
+    ) -> None:
+        """:param validations: the SELECT and REPORT data of every task in the terms"""
+        self._terms = terms
+        self._spec = spec
+        self._validations = validations
+        self._seed = seed
+        self._evaluators = {
+            task.name: Evaluator(model, loss=task.loss, metric=task.metric, device=device) for task in terms.tasks
+        }
+        self.schema: Schema = schema_of(model)
+
+    def check(self, path: Path, submission: Submission) -> None:
+        """Reads a snapshot's parcel through: its digest, the market's names, shapes and types, every value finite.
+
+        :raises BadSnapshot, MalformedMessage, TooLarge: says which tensor and why
+        """
+        manifest = read_manifest(path)
+        if digest_of(manifest) != submission.snapshot:
+            raise BadSnapshot("the parcel holds another snapshot than the one that was submitted")
+        if (manifest.market, manifest.task, manifest.step) != (self._terms.name, submission.task, submission.step):
+            raise BadSnapshot("the snapshot's manifest names another market, task or step than its submission")
+        codecs = {entry.codec for entry in manifest.tensors} - {"none", *self._terms.offer_codecs}
+        if codecs:
+            raise BadSnapshot(f"this market does not take the codec {sorted(codecs)[0]!r}")
+        unpack(path, schema=self.schema)
+
+    def digest(self, path: Path) -> bytes:
+        """Digest of a packed delivery."""
+        return digest_of(read_manifest(path))
+
+    def appraise(
+        self, trade: bytes, buyer: Submission, seller: Submission, buyer_path: Path, seller_path: Path, out: Path
+    ) -> Finding:
+        """What `seller` would bring `buyer`, and the parcel that would be delivered, packed at `out`.
+
+        :raises MarketError: a snapshot that cannot be read, or a full disk
+        """
+        ours = unpack(buyer_path, schema=self.schema)
+        theirs = unpack(seller_path, schema=self.schema)
+        result = appraise(
+            self._evaluators[buyer.task],
+            self._validations[buyer.task],
+            self._spec,
+            ours,
+            theirs,
+            tradable=[spec.name for spec in self.schema.tensors if self._terms.is_tradable(spec.name)],
+            encode_decode=self._deliverable,
+            confidence=self._terms.confidence,
+            seed=self._seed,
+        )
+        manifest = pack(
+            result.delivered,
+            out,
+            market=self._terms.name,
+            task=buyer.task,
+            step=buyer.step,
+            codec=self._terms.delivery_codec,
+            zstd=self._terms.delivery_zstd,
+            salt=secrets.token_bytes(16),
+        )
+        return Finding(trade, self._terms.name, buyer, seller, digest_of(manifest), result, self._terms.confidence)
+
+    def _deliverable(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors as the buyer will decode them: those are measured."""
+        return round_trip(tensors, self._terms.delivery_codec)

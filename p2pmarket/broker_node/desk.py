@@ -1,0 +1,243 @@
+"""The broker's desk: one signed request in, one signed reply out.
+
+Knows: which message asks for what, and that a request with an effect is answered once: the reply is stored in the
+transaction of its effect, and the same request gets the same bytes again. Refuses to know: streams (broker), tensors
+(appraiser), how a price comes about (clearing). What it refuses goes back as Refusal with a code and a sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from p2pmarket import limits
+from p2pmarket.broker_node.book import Book
+from p2pmarket.broker_node.clearing import Clearing
+from p2pmarket.broker_node.ledger_thread import LedgerThread
+from p2pmarket.crypto.keyring import Keyring, verify_statement
+from p2pmarket.crypto.keys import Identity
+from p2pmarket.crypto.signing import check_fresh, sign, type_of, verify
+from p2pmarket.errors import MarketError, RuleBroken, WrongVersion
+from p2pmarket.ledger.journal import Ledger
+from p2pmarket.ledger.trade import ENDS
+from p2pmarket.market import MarketTerms
+from p2pmarket.messages import (
+    PROTOCOL_VERSION,
+    Accepted,
+    Ask,
+    Balance,
+    BalanceRequest,
+    Bid,
+    Decline,
+    Delivered,
+    Done,
+    Hello,
+    Message,
+    Offers,
+    OffersRequest,
+    Refusal,
+    Status,
+    StatusRequest,
+    Submit,
+    TradeStatus,
+    Welcome,
+)
+from p2pmarket.parcel import Schema
+from p2pmarket.units import Clock
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+Effect = Callable[[Ledger, sqlite3.Connection], Message]
+
+
+def refusal(identity: Identity, error: MarketError) -> bytes:
+    """The signed Refusal that tells a peer why; sentences are cut to what a record may carry."""
+    return sign(identity, Refusal(code=error.code[:64], sentence=str(error)[: limits.MAX_TEXT_CHARACTERS]))
+
+
+class Desk:
+    """Answers requests of agents that said Hello."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        keyring: Keyring,
+        terms: MarketTerms,
+        schema: Schema,
+        ledger: LedgerThread,
+        book: Book,
+        clearing: Clearing,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._keyring = keyring
+        self._terms = terms
+        self._signed_terms = sign(identity, terms)
+        self._signed_schema = sign(identity, schema)
+        self._ledger = ledger
+        self._book = book
+        self._clearing = clearing
+        self._clock = clock
+        self._handlers: dict[str, Callable[[str, bytes], Awaitable[bytes]]] = {
+            Submit.TYPE: self._submit,
+            Bid.TYPE: self._bid,
+            Ask.TYPE: self._ask,
+            Decline.TYPE: self._decline,
+            Delivered.TYPE: self._delivered,
+            StatusRequest.TYPE: self._status,
+            BalanceRequest.TYPE: self._balance,
+            OffersRequest.TYPE: self._offers,
+        }
+
+    async def answer(self, peer: str, data: bytes) -> bytes:
+        """The signed reply to a signed request of `peer`; a Refusal where a rule is broken."""
+        try:
+            kind = type_of(data)
+            handler = self._handlers.get(kind)
+            if handler is None:
+                raise RuleBroken(f"a broker takes no {kind!r} here", code="unknown-message")
+            return await handler(peer, data)
+        except MarketError as error:
+            log.info("refused %s: %s (%s)", peer, error, error.code)
+            return refusal(self._identity, error)
+
+    async def welcome(self, peer: str, data: bytes) -> tuple[Hello, bytes]:
+        """Opens an agent's session: its Hello and the signed Welcome.
+
+        :raises WrongVersion: another protocol version
+        :raises RuleBroken: another market, no account left, or outdated keys
+        """
+        hello = verify(data, Hello, signer=peer)
+        if hello.version != PROTOCOL_VERSION:
+            raise WrongVersion(
+                f"this broker speaks version {PROTOCOL_VERSION} of the protocol, you speak {hello.version}; "
+                f"upgrade the older one"
+            )
+        if hello.market != self._terms.name:
+            raise RuleBroken(
+                f"this broker runs the market {self._terms.name!r}, not {hello.market!r}", code="unknown-market"
+            )
+        now = self._clock()
+        keys = verify_statement(hello.keys, peer=peer, now_ms=now)
+
+        def join(ledger: Ledger) -> int:
+            with ledger.transaction() as db:
+                self._book.remember_member(db, peer, keys.epoch, hello.keys, self._terms.max_agents, now)
+                ledger.drop_mail(peer, hello.last_mail)
+                return ledger.open_account(peer, self._terms.opening_credit)
+
+        balance = await self._ledger.run(join)
+        return hello, sign(
+            self._identity,
+            Welcome(
+                terms=self._signed_terms,
+                schema=self._signed_schema,
+                keys=self._keyring.statement,
+                balance=balance,
+                broker_ms=now,
+            ),
+        )
+
+    async def _once(self, peer: str, message_id: bytes, effect: Effect) -> bytes:
+        """Carries out `effect` and stores its reply in one transaction, or returns the reply stored before."""
+
+        def run(ledger: Ledger) -> bytes:
+            with ledger.transaction() as db:
+                stored = ledger.seen_reply(peer, message_id)
+                if stored is not None:
+                    return stored
+                reply = sign(self._identity, effect(ledger, db))
+                ledger.remember(peer, message_id, reply)
+                return reply
+
+        return await self._ledger.run(run)
+
+    async def _submit(self, peer: str, data: bytes) -> bytes:
+        submit = verify(data, Submit, signer=peer)
+        terms, now = self._terms, self._clock()
+        self._check_market(submit.market)
+        check_fresh(submit.issued_ms, submit.issued_ms + limits.MAX_MESSAGE_AGE_SECONDS * 1000, now, what="submission")
+        if terms.task(submit.task) is None:
+            raise RuleBroken(
+                f"this market has no task {submit.task!r}; it has {', '.join(task.name for task in terms.tasks)}",
+                code="unknown-task",
+            )
+        if submit.plain_bytes > terms.max_parcel_bytes:
+            raise RuleBroken(
+                f"a parcel of {submit.plain_bytes} bytes is above this market's {terms.max_parcel_bytes}; "
+                f"use a smaller codec or a market with a higher limit",
+                code="too-large",
+            )
+
+        def effect(ledger: Ledger, db: sqlite3.Connection) -> Message:
+            self._book.accept(db, submit, data, peer, terms, now)
+            return Accepted(submission=submit.submission, upload_before_ms=now + terms.upload_ms)
+
+        return await self._once(peer, submit.message_id, effect)
+
+    async def _bid(self, peer: str, data: bytes) -> bytes:
+        bid = verify(data, Bid, signer=peer)
+        self._check_addressed(bid.market, bid.broker)
+        return await self._clearing.bid(peer, bid, data)
+
+    async def _ask(self, peer: str, data: bytes) -> bytes:
+        ask = verify(data, Ask, signer=peer)
+        self._check_addressed(ask.market, ask.broker)
+        self._clearing.ask(peer, ask, data)
+        return sign(self._identity, Done())
+
+    async def _decline(self, peer: str, data: bytes) -> bytes:
+        decline = verify(data, Decline, signer=peer)
+
+        def effect(ledger: Ledger, db: sqlite3.Connection) -> Message:
+            ledger.decline(decline.trades, peer)
+            return Done()
+
+        reply = await self._once(peer, decline.message_id, effect)
+        self._clearing.forget(decline.trades)
+        return reply
+
+    async def _delivered(self, peer: str, data: bytes) -> bytes:
+        delivered = verify(data, Delivered, signer=peer)
+
+        def effect(ledger: Ledger, db: sqlite3.Connection) -> Message:
+            ledger.acknowledge_delivery(delivered.trade, peer, delivered.delivery)
+            return Done()
+
+        reply = await self._once(peer, delivered.message_id, effect)
+        self._clearing.forget((delivered.trade,))
+        return reply
+
+    async def _status(self, peer: str, data: bytes) -> bytes:
+        request = verify(data, StatusRequest, signer=peer)
+
+        def read(ledger: Ledger) -> tuple[TradeStatus, ...]:
+            rows = ledger.trades(peer=peer)
+            if request.trades:
+                rows = [row for row in rows if row.trade in request.trades]
+            else:
+                rows = [row for row in rows if row.state not in ENDS]
+            return tuple(TradeStatus(row.trade, row.state, row.price, row.receipt) for row in rows[:64])
+
+        return sign(self._identity, Status(trades=await self._ledger.run(read)))
+
+    async def _balance(self, peer: str, data: bytes) -> bytes:
+        verify(data, BalanceRequest, signer=peer)
+        return sign(self._identity, Balance(balance=await self._ledger.run(lambda ledger: ledger.balance(peer))))
+
+    async def _offers(self, peer: str, data: bytes) -> bytes:
+        verify(data, OffersRequest, signer=peer)
+        return sign(self._identity, Offers(offers=await self._ledger.read(self._book.offers)))
+
+    def _check_market(self, market: str) -> None:
+        if market != self._terms.name:
+            raise RuleBroken(f"this broker runs the market {self._terms.name!r}, not {market!r}", code="unknown-market")
+
+    def _check_addressed(self, market: str, broker: str) -> None:
+        self._check_market(market)
+        if broker != self._identity.peer_id:
+            raise RuleBroken("this message binds its sender to another broker", code="wrong-broker")
