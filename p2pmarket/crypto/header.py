@@ -152,7 +152,8 @@ def open_header(
     :raises Expired: past its time
     """
     parts = _split(header)
-    check_signature(public_key_of(expectation.sender), parts.signature, parts.unsigned, "parcel's header")
+    signed = signed_bytes("parcel-header", parts.unsigned)
+    check_signature(public_key_of(expectation.sender), parts.signature, signed, "parcel's header")
     context = decode(ParcelContext, parts.context)
     _check_context(context, expectation)
     check_fresh(context.issued_ms, context.expires_ms, now_ms, what="parcel")
