@@ -1,0 +1,18 @@
+"""Permutation symmetries: bringing a seller's units into a buyer's order."""
+
+from p2pmarket.alignment.matching import match
+from p2pmarket.alignment.symmetry import Permutations, apply, identity, inverse, is_identity, verify_spec
+from p2pmarket.permutation import Axis, PermutationClass, PermutationSpec
+
+__all__ = [
+    "Axis",
+    "PermutationClass",
+    "PermutationSpec",
+    "Permutations",
+    "apply",
+    "identity",
+    "inverse",
+    "is_identity",
+    "match",
+    "verify_spec",
+]
