@@ -45,12 +45,12 @@ PATHS = {
 HASHES = [leaf_hash(bytes.fromhex(leaf)) for leaf in LEAVES]
 
 
-@pytest.mark.parametrize("size", range(9))
+@pytest.mark.parametrize("size", list(range(9)))
 def test_published_heads(size: int) -> None:
     assert root_of(HASHES[:size]).hex() == ROOTS[size]
 
 
-@pytest.mark.parametrize("index, size", PATHS)
+@pytest.mark.parametrize("index, size", list(PATHS))
 def test_published_audit_paths(index: int, size: int) -> None:
     assert [step.hex() for step in inclusion_proof(HASHES[:size], index)] == PATHS[index, size]
 

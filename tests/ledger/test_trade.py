@@ -11,7 +11,7 @@ from p2pmarket.ledger import trade
 from p2pmarket.ledger.trade import ENDS, EVENTS, PAID, START, STATES, TRANSITIONS, advance, diagram
 
 
-@pytest.mark.parametrize("state, event", itertools.product(STATES, EVENTS))
+@pytest.mark.parametrize("state, event", list(itertools.product(STATES, EVENTS)))
 def test_every_pair(state: str, event: str) -> None:
     if (state, event) in TRANSITIONS:
         assert advance(state, event) == TRANSITIONS[state, event]

@@ -1,0 +1,217 @@
+"""The ledger's file, accounts, replies and mail: everything of `Ledger` that needs no trade.
+
+Knows: who owns the file, how credit comes into being, how the head of the log is signed. Refuses to know: trades
+(journal.py). Fails with RuleBroken on what the rules forbid and with MachineFault on a file that cannot be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from p2pmarket.crypto.keys import Identity
+from p2pmarket.crypto.signing import sign
+from p2pmarket.errors import JournalDamaged, SettingsError
+from p2pmarket.ledger import mailbox
+from p2pmarket.ledger.audit import VerifyReport, audit
+from p2pmarket.ledger.balances import AccountRow, HistoryRow, append, balance_of, history_of, mint, unpack_peaks
+from p2pmarket.ledger.database import Database
+from p2pmarket.ledger.leaves import Checkpoint, Granted, Opened
+from p2pmarket.ledger.log import root_of_peaks
+from p2pmarket.ledger.schema import APPLICATION_ID, SCHEMA, VERSION
+from p2pmarket.units import Clock, now_ms
+
+B = TypeVar("B", bound="AccountBook")
+
+
+class AccountBook:
+    """An open ledger file. Use `Ledger` (journal.py), which adds the trades."""
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity,
+        market: str,
+        clock: Clock,
+        token_bytes: Callable[[int], bytes],
+    ) -> None:
+        self._identity = identity
+        self.market = market
+        self._clock = clock
+        self._token_bytes = token_bytes
+        self._database = Database(
+            path, application_id=APPLICATION_ID, version=VERSION, schema=SCHEMA, before_commit=self._sign_head
+        )
+
+    @classmethod
+    def open(
+        cls: type[B],
+        path: Path,
+        identity: Identity,
+        market: str,
+        clock: Clock = now_ms,
+        *,
+        check: bool = True,
+        token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> B:
+        """The ledger of `identity`'s market in the file `path`, which is made if missing.
+
+        `check` refolds every leaf first (without the receipts' signatures, see `verify`).
+
+        :raises SettingsError: the file belongs to another broker or market
+        :raises JournalDamaged: it does not verify; `verify` on a ledger opened with check=False tells all
+        :raises DiskFull, MachineFault: it cannot be opened
+        """
+        ledger = cls(path, identity, market, clock, token_bytes)
+        try:
+            ledger._claim()
+            problems = ledger.verify(signatures=False).problems if check else ()
+        except BaseException:
+            ledger.close()
+            raise
+        if problems:
+            ledger.close()
+            raise JournalDamaged(
+                f"the ledger {path} does not verify: {problems[0]}; "
+                "run `p2pmarket ledger verify`, then restore the file from a backup"
+            )
+        return ledger
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._database.close()
+
+    def __enter__(self: B) -> B:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything called inside is one durable effect; the connection is for the caller's own tables.
+
+        :raises DiskFull, MachineFault: and then nothing was written
+        """
+        with self._database.transaction() as connection:
+            yield connection
+
+    # ---- accounts ------------------------------------------------------------------------------------------------
+
+    def open_account(self, peer: str, opening: int) -> int:
+        """Opens a peer's account with `opening` micro-credits unless it is open; the balance.
+
+        :raises RuleBroken: code too-much-credit
+        """
+        with self.transaction() as connection:
+            row = connection.execute("SELECT opened_ms FROM accounts WHERE peer = ?", (peer,)).fetchone()
+            if row is None or row[0] is None:
+                leaf = Opened(peer, opening, self._token_bytes(16), self._clock())
+                mint(connection, opening)
+                append(connection, leaf, [(peer, opening)])
+                connection.execute("UPDATE accounts SET opened_ms = ? WHERE peer = ?", (leaf.at_ms, peer))
+            return balance_of(connection, peer)
+
+    def grant(self, peer: str, amount: int, memo: str, message_id: bytes) -> int:
+        """Issues credit to a peer, once for each message id; the balance.
+
+        :raises RuleBroken: code too-much-credit
+        """
+        with self.transaction() as connection:
+            if not connection.execute("SELECT 1 FROM grants WHERE message_id = ?", (message_id,)).fetchone():
+                leaf = Granted(peer, amount, memo, message_id, self._clock())
+                mint(connection, amount)
+                entry = append(connection, leaf, [(peer, amount)])
+                connection.execute("INSERT INTO grants VALUES (?, ?)", (message_id, entry.index))
+            return balance_of(connection, peer)
+
+    def balance(self, peer: str) -> int:
+        """A peer's micro-credits; 0 without an account."""
+        with self._database.reading() as connection:
+            return balance_of(connection, peer)
+
+    def accounts(self) -> list[AccountRow]:
+        """Every account, the richest first; the broker's own is where fees go."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT peer, balance, opened_ms FROM accounts ORDER BY balance DESC, peer")
+            return [AccountRow(*row) for row in rows]
+
+    def history(self, peer: str | None = None) -> list[HistoryRow]:
+        """Every movement of money, of one peer or of all, oldest first."""
+        with self._database.reading() as connection:
+            return history_of(connection, peer)
+
+    # ---- replies and mail ----------------------------------------------------------------------------------------
+
+    def seen_reply(self, sender: str, message_id: bytes) -> bytes | None:
+        """The reply this message got before; None when it is new."""
+        with self._database.reading() as connection:
+            return mailbox.seen_reply(connection, sender, message_id)
+
+    def remember(self, sender: str, message_id: bytes, reply: bytes) -> None:
+        """Binds a reply to a message: call it in the `transaction()` of the effect.
+
+        :raises RuleBroken: code replayed, when the message has a reply already; the effect is then undone with it
+        """
+        with self.transaction() as connection:
+            mailbox.remember(connection, sender, message_id, reply, self._clock())
+
+    def queue_mail(self, peer: str, body: bytes) -> int:
+        """Keeps mail for a peer until it is dropped; its number: 1, 2, ... for each peer."""
+        with self.transaction() as connection:
+            return mailbox.queue(connection, peer, body)
+
+    def mail_after(self, peer: str, number: int) -> list[tuple[int, bytes]]:
+        """A peer's mail newer than `number`, oldest first."""
+        with self._database.reading() as connection:
+            return mailbox.after(connection, peer, number)
+
+    def drop_mail(self, peer: str, up_to: int) -> None:
+        """Forgets a peer's mail up to that number."""
+        with self.transaction() as connection:
+            mailbox.drop(connection, peer, up_to)
+
+    # ---- proof ---------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> bytes:
+        """The signed Checkpoint over the whole log."""
+        with self._database.reading() as connection:
+            return bytes(connection.execute("SELECT checkpoint FROM head").fetchone()[0])
+
+    def verify(self, *, signatures: bool = True) -> VerifyReport:
+        """Refolds the log from nothing and compares everything with it (audit.py)."""
+        with self._database.reading() as connection:
+            return audit(connection, self._identity.peer_id, self.market, signatures=signatures)
+
+    def _claim(self) -> None:
+        """Makes a new file this broker's, and refuses another's."""
+        broker = self._identity.peer_id
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT INTO head VALUES (1, ?, ?, 0, x'', 0, -1, x'') ON CONFLICT DO NOTHING", (self.market, broker)
+            )
+            market, owner = connection.execute("SELECT market, broker FROM head").fetchone()
+            if (market, owner) != (self.market, broker):
+                raise SettingsError(
+                    f"the ledger {self._database.path} belongs to broker {owner} of market {market}; "
+                    f"name another path for broker {broker} of market {self.market}"
+                )
+
+    def _sign_head(self, connection: sqlite3.Connection) -> None:
+        """Signs the log once at the end of each transaction in which it grew."""
+        row = connection.execute("SELECT size, peaks FROM head WHERE size <> checkpoint_size").fetchone()
+        if row is None:
+            return
+        size, peaks = row
+        root = root_of_peaks(unpack_peaks(peaks))
+        checkpoint = Checkpoint(self.market, self._identity.peer_id, size, root, self._clock())
+        connection.execute(
+            "UPDATE head SET checkpoint = ?, checkpoint_size = ?", (sign(self._identity, checkpoint), size)
+        )

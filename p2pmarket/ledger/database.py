@@ -1,0 +1,167 @@
+"""One SQLite file under one discipline: what is committed survives a kill, what is not leaves no trace.
+
+Knows: how a file is opened, checked and written in transactions, and what SQLite's complaints mean in words.
+Refuses to know: what the tables hold. Fails with DiskFull, JournalDamaged or MachineFault.
+
+The journal is a rollback journal, not a write-ahead log, so that several processes may open the file
+(docs/decisions/0001-rollback-journal.md). A `Database` belongs to the thread that opened it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from p2pmarket.errors import DiskFull, JournalDamaged, MachineFault
+
+BUSY_TIMEOUT_SECONDS = 30.0
+OLDEST_SQLITE = (3, 37, 0)
+"""The first SQLite with STRICT tables."""
+
+BeforeCommit = Callable[[sqlite3.Connection], None]
+
+
+class Database:
+    """An open file. `transaction()` is the only way to write, `reading()` gives several reads one moment."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        application_id: int,
+        version: int,
+        schema: tuple[str, ...],
+        before_commit: BeforeCommit | None = None,
+    ) -> None:
+        """Opens `path`, creating it (mode 0600) with `schema` where there is none.
+
+        `before_commit` runs at the end of every outermost transaction, inside it.
+
+        :raises JournalDamaged: not such a file, of a newer version, or damaged
+        :raises DiskFull: it cannot be created or written
+        :raises MachineFault: another process holds it, or this SQLite is too old
+        """
+        self.path = path
+        self._before_commit: BeforeCommit | None = None
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise MachineFault(f"SQLite {sqlite3.sqlite_version} is too old; install a Python built with 3.37 or newer")
+        _create_private(path)
+        with self._faults():
+            self.connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+        try:
+            with self._faults():
+                self._prepare(application_id, version, schema)
+        except BaseException:
+            self.connection.close()
+            raise
+        self._before_commit = before_commit
+
+    def close(self) -> None:
+        """Closes the file; what was not committed is gone."""
+        self.connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside is written at once or not at all. Inside another one: undone alone if it raises.
+
+        :raises DiskFull, JournalDamaged, MachineFault: and then nothing was written
+        """
+        nested = self.connection.in_transaction
+        with self._faults():
+            self.connection.execute("SAVEPOINT nested" if nested else "BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                if not nested and self._before_commit is not None:
+                    self._before_commit(self.connection)
+                self.connection.execute("RELEASE nested" if nested else "COMMIT")
+            except BaseException:
+                self._undo(nested)
+                raise
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Every read inside sees the file at one moment."""
+        with self._faults():
+            if self.connection.in_transaction:
+                yield self.connection
+                return
+            self.connection.execute("BEGIN")
+            try:
+                yield self.connection
+            finally:
+                self._undo(nested=False)
+
+    def _undo(self, nested: bool) -> None:
+        """Rolls back; SQLite may have done so itself when the disk was full."""
+        if not self.connection.in_transaction:
+            return
+        if nested:
+            self.connection.execute("ROLLBACK TO nested")
+            self.connection.execute("RELEASE nested")
+        else:
+            self.connection.execute("ROLLBACK")
+
+    def _prepare(self, application_id: int, version: int, schema: tuple[str, ...]) -> None:
+        for pragma in (
+            "trusted_schema = OFF",
+            "journal_mode = TRUNCATE",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "cell_size_check = ON",
+        ):
+            self.connection.execute(f"PRAGMA {pragma}").fetchall()
+        with self.transaction() as connection:
+            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+                for statement in schema:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {application_id}")
+                connection.execute(f"PRAGMA user_version = {version}")
+        (found_id,) = self.connection.execute("PRAGMA application_id").fetchone()
+        (found_version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        if found_id != application_id:
+            raise JournalDamaged(f"{self.path} is another program's database; name another path, it was left alone")
+        if found_version != version:
+            raise JournalDamaged(
+                f"{self.path} is of version {found_version} and this program writes version {version}; "
+                "upgrade p2pmarket to open it"
+            )
+        problems = [text for (text,) in self.connection.execute("PRAGMA quick_check(4)")]
+        if problems != ["ok"]:
+            raise JournalDamaged(f"{self.path} is damaged ({problems[0]}); restore it from a backup")
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        """SQLite's complaints as errors of ours."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise _operational(self.path, str(error)) from error
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
+                raise
+            raise JournalDamaged(f"{self.path} is damaged ({error}); restore it from a backup") from error
+
+
+def _create_private(path: Path) -> None:
+    """Makes the file readable by its owner alone before SQLite sees it; its journal inherits the mode."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise DiskFull(f"{path} cannot be written ({error.strerror}); check its folder and the disk") from error
+
+
+def _operational(path: Path, problem: str) -> MachineFault | sqlite3.OperationalError:
+    """What a message of SQLite means; its codes are not in Python 3.10."""
+    if "full" in problem:
+        return DiskFull(f"no room to write {path}; free some space and start again, nothing was lost")
+    if "locked" in problem:
+        return MachineFault(f"another process has held {path} for {BUSY_TIMEOUT_SECONDS:.0f} s; stop it and try again")
+    if "readonly" in problem or "unable to open" in problem:
+        return DiskFull(f"{path} cannot be written ({problem}); check its owner and mode and those of its folder")
+    if "I/O error" in problem:
+        return DiskFull(f"the disk failed under {path} ({problem}); check the disk, then start again")
+    return sqlite3.OperationalError(problem)

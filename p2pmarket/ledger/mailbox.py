@@ -1,0 +1,52 @@
+"""What the broker owes each peer in words: the replies it gave, and the mail it keeps until acknowledged.
+
+Knows: the tables `replies`, `mailboxes` and `mail`, inside a transaction that someone else opened.
+Refuses to know: what the bytes say. A message id used twice raises RuleBroken `replayed`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from p2pmarket.errors import RuleBroken
+
+
+def seen_reply(connection: sqlite3.Connection, sender: str, message_id: bytes) -> bytes | None:
+    """The reply that this message got before; None when it is new."""
+    row = connection.execute(
+        "SELECT reply FROM replies WHERE sender = ? AND message_id = ?", (sender, message_id)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def remember(connection: sqlite3.Connection, sender: str, message_id: bytes, reply: bytes, at_ms: int) -> None:
+    """Binds a reply to a message.
+
+    :raises RuleBroken: code replayed, when it has one already
+    """
+    if seen_reply(connection, sender, message_id) is not None:
+        raise RuleBroken(
+            "a message with this id was answered before; use a fresh id for every message", code="replayed"
+        )
+    connection.execute("INSERT INTO replies VALUES (?, ?, ?, ?)", (sender, message_id, reply, at_ms))
+
+
+def queue(connection: sqlite3.Connection, peer: str, body: bytes) -> int:
+    """Adds mail; returns its number: 1, 2, ... for each peer, none used twice."""
+    (number,) = connection.execute(
+        "INSERT INTO mailboxes VALUES (?, 1) ON CONFLICT (peer) DO UPDATE SET last = last + 1 RETURNING last", (peer,)
+    ).fetchone()
+    connection.execute("INSERT INTO mail VALUES (?, ?, ?)", (peer, number, body))
+    return int(number)
+
+
+def after(connection: sqlite3.Connection, peer: str, number: int) -> list[tuple[int, bytes]]:
+    """Mail that a peer has not acknowledged and that is newer than `number`, oldest first."""
+    return connection.execute(
+        "SELECT number, body FROM mail WHERE peer = ? AND number > ? ORDER BY number", (peer, number)
+    ).fetchall()
+
+
+def drop(connection: sqlite3.Connection, peer: str, up_to: int) -> None:
+    """Forgets mail that the peer has kept."""
+    connection.execute("DELETE FROM mail WHERE peer = ? AND number <= ?", (peer, up_to))

@@ -1,0 +1,123 @@
+"""One trade as a row: reading it, and moving it along the table of trade.py.
+
+Knows: the table `trades`, inside a transaction that someone else opened. Refuses to know: money, clocks, signatures.
+An unknown trade raises RuleBroken `unknown-trade`; a step that the table does not allow, `wrong-state`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+
+from p2pmarket.errors import RuleBroken
+from p2pmarket.ledger.trade import advance
+
+
+@dataclasses.dataclass(frozen=True)
+class TradeRow:
+    """One trade as the ledger has it; the field names are the table's columns."""
+
+    trade: bytes
+    submission: bytes
+    buyer: str
+    seller: str
+    buyer_snapshot: bytes
+    seller_snapshot: bytes
+    state: str
+    created_ms: int
+    changed_ms: int
+    expires_ms: int | None
+    """When it ends by itself if nothing happens; None once it is settled or over."""
+    delivery: bytes | None
+    """Digest of what is delivered."""
+    report: bytes | None
+    """Signed GainReport."""
+    bid: bytes | None
+    """Signed Bid."""
+    ask: bytes | None
+    """Signed Ask, or the signed Submit with the standing ask."""
+    price: int
+    fee: int
+    receipt: bytes | None
+    """Signed Receipt."""
+    fetch_before_ms: int | None
+    reason: str
+    """Why it ended, as a code, where it did not end well."""
+
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(TradeRow))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM trades"
+
+
+def load(connection: sqlite3.Connection, trade: bytes) -> TradeRow:
+    """The trade with this id.
+
+    :raises RuleBroken: code unknown-trade
+    """
+    row = connection.execute(f"{_SELECT} WHERE trade = ?", (trade,)).fetchone()
+    if row is None:
+        raise RuleBroken(
+            f"this ledger has no trade {trade.hex()}; ask for the status of open trades", code="unknown-trade"
+        )
+    return TradeRow(*row)
+
+
+def find(
+    connection: sqlite3.Connection,
+    *,
+    peer: str | None = None,
+    buyer: str | None = None,
+    states: tuple[str, ...] = (),
+    due_ms: int | None = None,
+    limit: int = -1,
+) -> list[TradeRow]:
+    """Trades that fit every condition given, newest first; `due_ms`: those whose time is up by then."""
+    conditions: list[str] = []
+    values: list[str | int] = []
+    if peer is not None:
+        conditions.append("(buyer = ? OR seller = ?)")
+        values += [peer, peer]
+    if buyer is not None:
+        conditions.append("buyer = ?")
+        values.append(buyer)
+    if states:
+        conditions.append(f"state IN ({', '.join('?' * len(states))})")
+        values += states
+    if due_ms is not None:
+        conditions.append("expires_ms <= ?")
+        values.append(due_ms)
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    rows = connection.execute(f"{_SELECT}{where} ORDER BY created_ms DESC, rowid DESC LIMIT ?", (*values, limit))
+    return [TradeRow(*row) for row in rows]
+
+
+def insert(connection: sqlite3.Connection, row: TradeRow) -> None:
+    """Adds a trade.
+
+    :raises RuleBroken: code duplicate-trade
+    """
+    try:
+        connection.execute(
+            f"INSERT INTO trades ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})",
+            [getattr(row, column) for column in _COLUMNS],
+        )
+    except sqlite3.IntegrityError as error:
+        raise RuleBroken(f"trade {row.trade.hex()} cannot be added ({error})", code="duplicate-trade") from None
+
+
+def step(
+    connection: sqlite3.Connection, row: TradeRow, event: str, now_ms: int, **changes: int | str | bytes | None
+) -> TradeRow:
+    """Moves a trade along the table and sets the columns in `changes`; the row after.
+
+    :raises RuleBroken: code wrong-state, when the table does not allow it or the trade has moved since `row` was read
+    """
+    after = dataclasses.replace(row, state=advance(row.state, event), changed_ms=now_ms, **changes)  # type: ignore[arg-type]
+    settings = ", ".join(f"{column} = ?" for column in ("state", "changed_ms", *changes))
+    done = connection.execute(
+        f"UPDATE trades SET {settings} WHERE trade = ? AND state = ?",
+        (after.state, now_ms, *changes.values(), row.trade, row.state),
+    )
+    if done.rowcount != 1:
+        raise RuleBroken(f"trade {row.trade.hex()} is no longer {row.state}; read it again", code="wrong-state")
+    return after
