@@ -16,6 +16,8 @@ MAX_TUPLE_ITEMS = 4096
 # The DHT (docs/protocol.md, "The DHT is a hint")
 MAX_DHT_VALUE_BYTES = 1024
 MAX_DHT_NESTING = 4
+MAX_DHT_RECORDS_PER_KEY = 256
+"""Announcements a node keeps under one key; what is there is renewed, what is new waits."""
 MAX_DHT_EXPIRY_SECONDS = 20 * 60
 ANNOUNCE_EXPIRY_SECONDS = 15 * 60
 ANNOUNCE_EVERY_SECONDS = 5 * 60

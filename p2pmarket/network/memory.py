@@ -195,7 +195,8 @@ class MemoryStream:
         return bytes(data)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._owner._network.count_write(self._owner.peer_id)
+        if self._owner.present:
+            self._owner._network.count_write(self._owner.peer_id)
         rest = memoryview(data).cast("B")
         while True:
             rest = rest[self._outgoing.put(rest, self._peer_id) :]

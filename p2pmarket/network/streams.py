@@ -44,7 +44,7 @@ async def serve_stream(stream: Stream, protocol: str, handler: StreamHandler) ->
     try:
         await handler(stream)
     except MarketError as error:
-        logger.info("stream %s with %s ended: %s", protocol, stream.peer_id, error)
+        logger.debug("stream %s with %s ended: %s", protocol, stream.peer_id, error)
     except Exception:
         logger.exception("serving the stream %s to %s failed", protocol, stream.peer_id)
     finally:

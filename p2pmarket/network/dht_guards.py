@@ -1,0 +1,116 @@
+"""Guards against hostile bytes in hivemind's DHT, which decodes what strangers send before it checks it.
+
+Knows: two weak places of hivemind 1.1, the recursion of its decoder and its trust in records. Refuses to know: hivemind
+itself; what is guarded is passed in, so that only `libp2p` imports it. Bad bytes end as a ValueError inside hivemind's
+own handlers, which answer with an error, or as a record that is not stored.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgpack
+
+from p2pmarket import limits
+from p2pmarket.errors import PeerFault
+from p2pmarket.network.announcement import check_announcement
+from p2pmarket.units import Clock
+
+logger = logging.getLogger(__name__)
+
+_ENVELOPE_BYTES = 8
+"""What msgpack may add around a value or a key."""
+
+
+def install_depth_guard(serializer: Any, deepest: int = limits.MAX_DHT_NESTING) -> None:
+    """Bounds how deep extension types nest in what `serializer` (hivemind's MSGPackSerializer) decodes.
+
+    Unbounded, one message of 120 kB overflows the C stack and ends the process (hivemind 1.1.12). Deeper than `deepest`
+    is a ValueError. May be called again; the guard is set once.
+    """
+    decode = serializer._decode_ext_types.__func__
+    if getattr(decode, "bounded", False):
+        return
+    level = threading.local()
+
+    @functools.wraps(decode)
+    def decode_within(cls: Any, type_code: int, data: bytes) -> Any:
+        depth = getattr(level, "depth", 0)
+        if depth >= deepest:
+            raise ValueError(f"extension types nested deeper than {deepest}")
+        level.depth = depth + 1
+        try:
+            return decode(cls, type_code, data)
+        finally:
+            level.depth = depth
+
+    decode_within.bounded = True  # type: ignore[attr-defined]
+    serializer._decode_ext_types = classmethod(decode_within)
+
+
+class Record(Protocol):
+    """What hivemind calls a DHTRecord."""
+
+    key: bytes
+    """SHA-1 of the key's msgpack form."""
+    subkey: bytes
+    """msgpack of the publisher's peer id."""
+    value: bytes
+    """msgpack of the signed statement's bytes."""
+    expiration_time: float
+    """UTC in seconds."""
+
+
+class AnnouncementValidator:
+    """Lets a record into the table, or out of it, only where `check_announcement` does. Has the methods of hivemind's
+    RecordValidatorBase; its place in a `CompositeValidator` would be `priority` 0.
+
+    :param keys: the key names by their hashed form
+    """
+
+    priority = 0
+
+    def __init__(self, keys: Mapping[bytes, str], clock: Clock) -> None:
+        self._keys = keys
+        self._clock = clock
+
+    def validate(self, record: Record) -> bool:
+        try:
+            key = self._keys[record.key]
+            peer_id = _unpack(record.subkey, str)
+            value = _unpack(record.value, bytes)
+            check_announcement(key, peer_id, value, record.expiration_time * 1000, self._clock())
+        except (KeyError, PeerFault) as error:
+            logger.debug("refused a DHT record: %s", error)
+            return False
+        except Exception:
+            # An exception here would travel to the sender as text and stop hivemind's search half-way.
+            logger.debug("refused a DHT record that cannot be read", exc_info=True)
+            return False
+        return True
+
+    def sign_value(self, record: Record) -> bytes:
+        """The value as it is: statements come signed."""
+        return record.value
+
+    def strip_value(self, record: Record) -> bytes:
+        """The value as it is."""
+        return record.value
+
+    def merge_with(self, other: object) -> bool:
+        """False: stays a validator of its own."""
+        return False
+
+
+def _unpack(data: bytes, kind: type[Any]) -> Any:
+    """A single msgpack text or bytes; regular values and whole dictionaries fail here, as their subkey is neither."""
+    if len(data) > limits.MAX_DHT_VALUE_BYTES + _ENVELOPE_BYTES:
+        raise ValueError("too long")
+    value = msgpack.unpackb(data, raw=False, max_array_len=0, max_map_len=0, max_ext_len=0)
+    if type(value) is not kind:
+        raise ValueError(f"not {kind.__name__}")
+    return value
