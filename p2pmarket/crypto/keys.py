@@ -133,7 +133,9 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in reversed(path.parents):
+            if not parent.is_dir():
+                parent.mkdir(mode=0o700, exist_ok=True)
         try:
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(data)
@@ -142,9 +144,9 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
             (os.replace if replace else os.link)(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-    except FileExistsError:
-        raise
     except OSError as error:
+        if isinstance(error, FileExistsError) and not replace and path.exists():
+            raise
         raise DiskFull(f"{path} could not be written ({error.strerror}); free space or choose another place") from error
 
 
