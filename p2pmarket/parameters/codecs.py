@@ -27,7 +27,7 @@ from p2pmarket.parameters.snapshot import TORCH_DTYPES
 
 BLOCK = 1024
 """int8: values that share one float32 scale; each block is its scale and then its values."""
-PIECE = 1024 * BLOCK
+PIECE = 256 * BLOCK
 """Values encoded or decoded together: a few MiB of memory whatever the size of the tensor."""
 
 _TINY = 1e-36
