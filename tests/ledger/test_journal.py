@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger_examples import HOUR_MS, Bench
 
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import verify
@@ -16,9 +17,6 @@ from p2pmarket.ledger.receipts import verify_receipt
 from p2pmarket.limits import MAX_AMOUNT
 from p2pmarket.messages import Bid, Deal, NoDeal, Sold
 from p2pmarket.units import CREDIT
-
-HOUR_MS = 3_600_000
-Bench = Any
 
 
 def refused(code: str) -> Any:
