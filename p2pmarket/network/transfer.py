@@ -244,8 +244,13 @@ async def _wait_for_goodbye(stream: Stream) -> None:
         while True:
             await stream.read_exactly(64 * 1024)
 
-    with contextlib.suppress(ConnectionLost, asyncio.TimeoutError):
-        await asyncio.wait_for(drop(), _GOODBYE_SECONDS)
+    # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the stream's end.
+    dropping = asyncio.create_task(drop())
+    try:
+        await asyncio.wait({dropping}, timeout=_GOODBYE_SECONDS)
+    finally:
+        dropping.cancel()
+        await asyncio.gather(dropping, return_exceptions=True)
 
 
 # ---- both -------------------------------------------------------------------------------------------------------
