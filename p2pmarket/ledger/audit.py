@@ -1,6 +1,6 @@
-"""Refolding a ledger from its leaves, with arithmetic of its own, and naming everything that does not agree.
+"""Comparing a ledger's tables with what its leaves imply, and naming everything that does not agree.
 
-Knows: what the leaves imply for each balance, trade, receipt and the head. Refuses to trust: any other table.
+Knows: the tables, and what fold.py makes of the leaves. Refuses to trust: any table but the leaves.
 Nothing raises for a ledger that is wrong: what is wrong is a list of sentences.
 
 What it cannot see: an older copy of the whole file put in its place (a checkpoint that a peer kept shows that), and
@@ -10,19 +10,21 @@ what a broker that holds the key rewrites from the first leaf on (the receipts t
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import sqlite3
-from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
-from p2pmarket.crypto.signing import verify
+from p2pmarket.crypto.signing import type_of, verify
 from p2pmarket.errors import PeerFault
-from p2pmarket.ledger.leaves import Checkpoint, Ended, Granted, Leaf, Opened, Refunded, Settled, unpack
-from p2pmarket.ledger.trade import APPRAISED, DELIVERED, ENDS, PRICED, QUOTED, REFUNDED, SETTLED, SUBMITTED
-from p2pmarket.messages import Bid, Receipt
+from p2pmarket.ledger.fold import Fold
+from p2pmarket.ledger.leaves import Checkpoint
+from p2pmarket.ledger.trade import APPRAISED, ENDS, PRICED, QUOTED, SETTLED, SUBMITTED
+from p2pmarket.messages import Ask, Bid, Receipt, Submit
 
 MAX_PROBLEMS = 100
+
+OPEN_TRADE_HOLDS = {SUBMITTED: (False, False), APPRAISED: (True, False), QUOTED: (True, True)}
+"""Whether a trade in each open state holds a report, and a bid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,133 +47,60 @@ class VerifyReport:
         return not self.problems
 
 
-def audit(connection: sqlite3.Connection, broker: str, market: str, *, signatures: bool) -> VerifyReport:
-    """Checks everything; with `signatures` also every bid's and receipt's, ten times as slow."""
-    fold = _Fold(broker, market)
-    for place, (number, data) in enumerate(connection.execute("SELECT number, data FROM leaves ORDER BY number")):
-        if number != place:
-            fold.problem(f"leaf {place} is missing")
-            break
-        fold.add(number, data)
-    _check_head(connection, fold)
-    _check_accounts(connection, fold)
-    _check_postings(connection, fold)
-    trades = _check_trades(connection, fold, signatures)
-    problems = tuple(fold.problems[:MAX_PROBLEMS])
-    return VerifyReport(fold.size, len(fold.balances), trades, fold.minted, fold.root, problems)
+class Audit:
+    """One audit, in two parts so that a running broker is not kept waiting by the slow one.
 
-
-class _Place(NamedTuple):
-    """Where a settlement stands in the tree: its leaf hash, audit path, and the head it made."""
-
-    hashed: bytes
-    path: tuple[bytes, ...]
-    root: bytes
-
-
-class _Fold:
-    """What the leaves read so far imply."""
+    `read` compares the tables with the leaves, at one moment; `check_signatures` then takes the settled trades, whose
+    rows no longer change, a few at a time.
+    """
 
     def __init__(self, broker: str, market: str) -> None:
-        self.broker = broker
-        self.market = market
-        self.problems: list[str] = []
-        self.size = 0
-        self.minted = 0
-        self.peaks: list[tuple[int, bytes]] = []
-        self.balances: defaultdict[str, int] = defaultdict(int)
-        self.opened: dict[str, int] = {}
-        self.grants: dict[bytes, int] = {}
-        self.moved: list[tuple[int, str, int, int]] = []
-        self.states: dict[bytes, str] = {}
-        self.settled: dict[bytes, tuple[int, Settled, _Place]] = {}
+        self._fold = Fold(broker, market)
+        self._trades = 0
 
-    def problem(self, sentence: str) -> None:
-        self.problems.append(sentence)
+    def read(self, connection: sqlite3.Connection) -> None:
+        """Refolds every leaf and compares every table."""
+        fold = self._fold
+        for place, (number, data) in enumerate(connection.execute("SELECT number, data FROM leaves ORDER BY number")):
+            if number != place:
+                fold.problem(f"leaf {place} is missing")
+                break
+            fold.add(number, data)
+        _check_head(connection, fold)
+        _check_accounts(connection, fold)
+        _check_postings(connection, fold)
+        self._trades = _check_trades(connection, fold)
 
-    @property
-    def root(self) -> bytes:
-        """Merkle tree head so far: the subtrees folded from the smallest to the largest (RFC 6962, section 2.1)."""
-        if not self.peaks:
-            return hashlib.sha256().digest()
-        root = self.peaks[-1][1]
-        for _, left in self.peaks[-2::-1]:
-            root = hashlib.sha256(b"\x01" + left + root).digest()
-        return root
+    def settled(self, size: int) -> Iterator[list[bytes]]:
+        """The settled trades in lists of `size`."""
+        trades = iter(self._fold.settled)
+        while batch := list(itertools.islice(trades, size)):
+            yield batch
 
-    def add(self, number: int, data: bytes) -> None:
-        """Hashes one leaf into the tree and applies what it says."""
-        path = tuple(hashed for _, hashed in reversed(self.peaks))
-        hashed = hashlib.sha256(b"\x00" + data).digest()
-        width, node = 1, hashed
-        while self.peaks and self.peaks[-1][0] == width:
-            node = hashlib.sha256(b"\x01" + self.peaks.pop()[1] + node).digest()
-            width *= 2
-        self.peaks.append((width, node))
-        self.size += 1
-        try:
-            leaf = unpack(data)
-        except PeerFault as error:
-            self.problem(f"leaf {number} cannot be read ({error})")
-            return
-        self._apply(number, leaf)
-        if isinstance(leaf, Settled):
-            self.settled[leaf.trade] = (number, leaf, _Place(hashed, path, self.root))
+    def check_signatures(self, connection: sqlite3.Connection, trades: Sequence[bytes]) -> None:
+        """Checks what broker, buyer and seller signed for these settled trades."""
+        for trade in trades:
+            row = connection.execute(
+                "SELECT receipt, bid, ask, seller_snapshot FROM trades WHERE trade = ?", (trade,)
+            ).fetchone()
+            if row is None or None in row:
+                continue
+            receipt, bid, ask, snapshot = row
+            try:
+                _check_receipt(self._fold, trade, receipt)
+                _check_bid(self._fold, trade, bid)
+                _check_ask(self._fold, trade, ask, snapshot)
+            except PeerFault as error:
+                self._fold.problem(f"trade {trade.hex()}: {error}")
 
-    def _apply(self, number: int, leaf: Leaf) -> None:
-        if isinstance(leaf, Opened):
-            if leaf.peer in self.opened:
-                self.problem(f"leaf {number} opens the account of {leaf.peer} a second time")
-            self.opened[leaf.peer] = leaf.at_ms
-            self.minted += leaf.amount
-            self._post(number, leaf.peer, leaf.amount)
-        elif isinstance(leaf, Granted):
-            if leaf.message_id in self.grants:
-                self.problem(f"leaf {number} repeats a grant to {leaf.peer}")
-            self.grants[leaf.message_id] = number
-            self.minted += leaf.amount
-            self._post(number, leaf.peer, leaf.amount)
-        elif isinstance(leaf, Settled):
-            self._settle(number, leaf)
-        elif isinstance(leaf, Refunded):
-            self._refund(number, leaf)
-        elif isinstance(leaf, Ended):
-            before = self.states.get(leaf.trade)
-            if before != (SETTLED if leaf.state == DELIVERED else None) or leaf.state == REFUNDED:
-                self.problem(f"leaf {number} ends trade {leaf.trade.hex()} as {leaf.state} after it was {before}")
-            self.states[leaf.trade] = leaf.state
-
-    def _settle(self, number: int, leaf: Settled) -> None:
-        if leaf.trade in self.states:
-            self.problem(f"leaf {number} settles trade {leaf.trade.hex()} after it was {self.states[leaf.trade]}")
-        if (leaf.broker, leaf.market) != (self.broker, self.market):
-            self.problem(f"leaf {number} is a settlement of another broker or market")
-        if leaf.fee > leaf.price:
-            self.problem(f"leaf {number} takes a fee above the price")
-        self.states[leaf.trade] = SETTLED
-        self._post(number, leaf.buyer, -leaf.price)
-        self._post(number, leaf.seller, leaf.price - leaf.fee)
-        self._post(number, self.broker, leaf.fee)
-
-    def _refund(self, number: int, leaf: Refunded) -> None:
-        _, paid, _ = self.settled.get(leaf.trade, (0, None, None))
-        if self.states.get(leaf.trade) != SETTLED or paid is None:
-            self.problem(f"leaf {number} refunds trade {leaf.trade.hex()}, which was not settled and undelivered")
-        elif (paid.buyer, paid.seller, paid.price) != (leaf.buyer, leaf.seller, leaf.from_seller + leaf.from_fees):
-            self.problem(f"leaf {number} refunds another amount or another peer than trade {leaf.trade.hex()} moved")
-        self.states[leaf.trade] = REFUNDED
-        self._post(number, leaf.seller, -leaf.from_seller)
-        self._post(number, self.broker, -leaf.from_fees)
-        self._post(number, leaf.buyer, leaf.from_seller + leaf.from_fees)
-
-    def _post(self, number: int, peer: str, change: int) -> None:
-        self.balances[peer] += change
-        if self.balances[peer] < 0:
-            self.problem(f"leaf {number} takes the balance of {peer} below zero")
-        self.moved.append((number, peer, change, self.balances[peer]))
+    def report(self) -> VerifyReport:
+        """What was found."""
+        fold = self._fold
+        problems = tuple(fold.problems[:MAX_PROBLEMS])
+        return VerifyReport(fold.size, len(fold.balances), self._trades, fold.minted, fold.root, problems)
 
 
-def _check_head(connection: sqlite3.Connection, fold: _Fold) -> None:
+def _check_head(connection: sqlite3.Connection, fold: Fold) -> None:
     """The stored head, and the checkpoint that the broker signed over it, against the leaves."""
     row = connection.execute("SELECT size, peaks, minted, checkpoint_size, checkpoint FROM head").fetchone()
     if row is None:
@@ -193,7 +122,7 @@ def _check_head(connection: sqlite3.Connection, fold: _Fold) -> None:
         fold.problem(f"the checkpoint signs {checkpoint.size} leaves and is not the head of the {fold.size} there are")
 
 
-def _check_accounts(connection: sqlite3.Connection, fold: _Fold) -> None:
+def _check_accounts(connection: sqlite3.Connection, fold: Fold) -> None:
     """Every balance against the leaves, and all of them together against the credit that was issued."""
     found: dict[str, int] = {}
     for peer, balance, opened_ms in connection.execute("SELECT peer, balance, opened_ms FROM accounts"):
@@ -212,7 +141,7 @@ def _check_accounts(connection: sqlite3.Connection, fold: _Fold) -> None:
         fold.problem("the list of grants is not that of the leaves, so a grant could be repeated")
 
 
-def _check_postings(connection: sqlite3.Connection, fold: _Fold) -> None:
+def _check_postings(connection: sqlite3.Connection, fold: Fold) -> None:
     """Every line of the accounts' history against the leaves."""
     found = connection.execute("SELECT leaf, peer, change, balance FROM postings ORDER BY rowid")
     for there, implied in itertools.zip_longest(found, fold.moved):
@@ -222,7 +151,7 @@ def _check_postings(connection: sqlite3.Connection, fold: _Fold) -> None:
             return
 
 
-def _check_trades(connection: sqlite3.Connection, fold: _Fold, signatures: bool) -> int:
+def _check_trades(connection: sqlite3.Connection, fold: Fold) -> int:
     """Every trade's row against its leaf; the number of rows."""
     rows = connection.execute(
         "SELECT trade, state, buyer, seller, delivery, price, fee, report, bid, ask, receipt FROM trades"
@@ -234,44 +163,51 @@ def _check_trades(connection: sqlite3.Connection, fold: _Fold, signatures: bool)
         implied = fold.states.get(trade)
         if state == PRICED or (implied or state) != state or (implied is None and state in ENDS | {SETTLED}):
             fold.problem(f"{name} is stored as {state} and the log makes it {implied or 'still open'}")
-        needed = {SUBMITTED: (), APPRAISED: (report,), QUOTED: (report, bid)}.get(state, ())
-        if any(part is None for part in needed):
-            fold.problem(f"{name} is {state} without the signed words that lead there")
+        words = (report is not None, bid is not None)
+        if words != OPEN_TRADE_HOLDS.get(state, words):
+            fold.problem(f"{name} is stored as {state} and the signed words it holds say otherwise")
         if trade not in fold.settled:
             if price or fee or receipt is not None:
                 fold.problem(f"{name} has a price or a receipt and was never settled")
             continue
-        number, leaf, _ = fold.settled[trade]
+        leaf, place = fold.settled[trade]
         if (buyer, seller, delivery, price, fee) != (leaf.buyer, leaf.seller, leaf.delivery, leaf.price, leaf.fee):
-            fold.problem(f"{name} differs from its settlement in leaf {number}")
+            fold.problem(f"{name} differs from its settlement in leaf {place.number}")
         if bid is None or ask is None or receipt is None:
             fold.problem(f"{name} was settled without bid, ask or receipt")
-            continue
-        if signatures:
-            try:
-                _check_receipt(fold, trade, receipt)
-                _check_bid(fold, leaf, bid)
-            except PeerFault as error:
-                fold.problem(f"{name}: {error}")
     for trade in fold.states.keys() - seen:
         fold.problem(f"trade {trade.hex()} is in the log and its row is missing")
     return len(seen)
 
 
-def _check_receipt(fold: _Fold, trade: bytes, data: bytes) -> None:
+def _check_receipt(fold: Fold, trade: bytes, data: bytes) -> None:
     """A stored receipt must be the one that the log implies, to the last hash of its proof, and signed."""
-    number, leaf, place = fold.settled[trade]
+    leaf, place = fold.settled[trade]
     expected = Receipt(
         market=fold.market, broker=fold.broker, trade=trade, buyer=leaf.buyer, seller=leaf.seller, price=leaf.price,
-        fee=leaf.fee, delivery=leaf.delivery, settled_ms=leaf.at_ms, leaf=place.hashed, index=number,
-        log_size=number + 1, root=place.root, proof=place.path,
+        fee=leaf.fee, delivery=leaf.delivery, settled_ms=leaf.at_ms, leaf=place.hashed, index=place.number,
+        log_size=place.number + 1, root=place.root, proof=place.path,
     )  # fmt: skip
     if verify(data, Receipt, signer=fold.broker) != expected:
-        fold.problem(f"the receipt of trade {trade.hex()} is not the one of leaf {number}")
+        fold.problem(f"the receipt of trade {trade.hex()} is not the one of leaf {place.number}")
 
 
-def _check_bid(fold: _Fold, leaf: Settled, data: bytes) -> None:
+def _check_bid(fold: Fold, trade: bytes, data: bytes) -> None:
     """The buyer must have signed for at least the price, for this delivery, towards this broker."""
+    leaf, _ = fold.settled[trade]
     bid = verify(data, Bid, signer=leaf.buyer)
-    if (bid.trade, bid.delivery, bid.broker) != (leaf.trade, leaf.delivery, fold.broker) or bid.amount < leaf.price:
-        fold.problem(f"trade {leaf.trade.hex()} was settled beyond what its buyer signed for")
+    if (bid.trade, bid.delivery, bid.broker) != (trade, leaf.delivery, fold.broker) or bid.amount < leaf.price:
+        fold.problem(f"trade {trade.hex()} was settled beyond what its buyer signed for")
+
+
+def _check_ask(fold: Fold, trade: bytes, data: bytes, snapshot: bytes) -> None:
+    """The seller must have signed for at most the price, for this snapshot: in an Ask, or in its Submit."""
+    leaf, _ = fold.settled[trade]
+    if type_of(data) == Submit.TYPE:
+        submit = verify(data, Submit, signer=leaf.seller)
+        holds = submit.snapshot == snapshot and submit.sell and submit.ask is not None and submit.ask <= leaf.price
+    else:
+        ask = verify(data, Ask, signer=leaf.seller)
+        holds = (ask.trade, ask.snapshot, ask.broker) == (trade, snapshot, fold.broker) and ask.amount <= leaf.price
+    if not holds:
+        fold.problem(f"trade {trade.hex()} was settled beyond what its seller signed for")

@@ -146,10 +146,16 @@ class Database:
 
 
 def _create_private(path: Path) -> None:
-    """Makes the file readable by its owner alone before SQLite sees it; its journal inherits the mode."""
+    """Makes the file readable by its owner alone before SQLite sees it; its journal inherits the mode.
+
+    A file that exists is not opened: closing it again would drop the locks this process holds on it through SQLite
+    (sqlite.org/howtocorrupt.html, section 2.2).
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return
     except OSError as error:
         raise DiskFull(f"{path} cannot be written ({error.strerror}); check its folder and the disk") from error
 

@@ -92,6 +92,13 @@ def settle_beyond_the_bid(bench: Bench, connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE trades SET bid = ? WHERE trade = ?", (sign(bench.buyer, bid), trade))
 
 
+def settle_below_the_ask(bench: Bench, connection: sqlite3.Connection) -> None:
+    """The ask of a settled trade replaced by one that the seller signed for more."""
+    (trade,) = connection.execute("SELECT trade FROM trades WHERE state = 'settled'").fetchone()
+    make = bench.chance.choice([bench.ask, bench.submit])
+    connection.execute("UPDATE trades SET ask = ? WHERE trade = ?", (make(trade, 31), trade))
+
+
 def foreign_receipt(bench: Bench, connection: sqlite3.Connection) -> None:
     connection.execute(
         "UPDATE trades SET receipt = (SELECT receipt FROM trades WHERE state = 'delivered') WHERE state = 'settled'"
@@ -122,6 +129,7 @@ TAMPERINGS: dict[str, Callable[[Bench, sqlite3.Connection], None]] = {
     "a declined trade reopened": edit(f"UPDATE trades SET state = 'appraised' WHERE {in_state('declined')}"),
     "a trade settled for free": edit(f"UPDATE trades SET state = 'settled' WHERE {in_state('quoted')}"),
     "a trade left priced": edit(f"UPDATE trades SET state = 'priced' WHERE {in_state('quoted')}"),
+    "a quoted trade opened to another bid": edit(f"UPDATE trades SET state = 'appraised' WHERE {in_state('quoted')}"),
     "a bid forgotten": edit(f"UPDATE trades SET bid = NULL WHERE {in_state('quoted')}"),
     "a trade deleted": edit(f"DELETE FROM trades WHERE {in_state('settled')}"),
     "a price changed": edit(f"UPDATE trades SET price = price + 1 WHERE {in_state('settled')}"),
@@ -129,6 +137,7 @@ TAMPERINGS: dict[str, Callable[[Bench, sqlite3.Connection], None]] = {
     "a receipt exchanged": foreign_receipt,
     "a receipt deleted": edit(f"UPDATE trades SET receipt = NULL WHERE {in_state('settled')}"),
     "a bid exchanged": settle_beyond_the_bid,
+    "an ask exchanged": settle_below_the_ask,
     "a posting changed": edit("UPDATE postings SET change = change + 1 WHERE rowid = 4"),
     "a posting deleted": edit("DELETE FROM postings WHERE rowid = 4"),
     "a grant forgotten": edit("DELETE FROM grants"),
@@ -140,7 +149,7 @@ TAMPERINGS: dict[str, Callable[[Bench, sqlite3.Connection], None]] = {
     "no head": edit("DELETE FROM head"),
 }  # fmt: skip
 
-SEEN_BY_SIGNATURES_ALONE = {"a receipt exchanged", "a bid exchanged"}
+SEEN_BY_SIGNATURES_ALONE = {"a receipt exchanged", "a bid exchanged", "an ask exchanged"}
 
 
 @pytest.mark.parametrize("kind", list(TAMPERINGS))
