@@ -135,7 +135,7 @@ def _spellings(word: str) -> list[str]:
 
 
 def _shown(field: dataclasses.Field[Any]) -> str:
-    default = field.default
+    default: Any = field.default
     if default is None or default == () or default == "":
         return ""
     if field.metadata["parse"] is parse_credits:
@@ -159,7 +159,8 @@ def _parse(field: dataclasses.Field[Any], raw: Any, origin: str) -> Any:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return table
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the configuration {path}: {error}") from None
     except tomllib.TOMLDecodeError as error:

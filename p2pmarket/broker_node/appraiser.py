@@ -14,7 +14,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from p2pmarket.appraisal.appraise import Appraisal, Evaluator, appraise
+from p2pmarket.alignment import Permutations, PermutationSpec, inverse, verify_spec
+from p2pmarket.appraisal.appraise import Appraisal, align_pair, appraise
+from p2pmarket.appraisal.evaluator import Evaluator
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.broker_node.book import Submission
 from p2pmarket.errors import BadSnapshot
@@ -22,9 +24,14 @@ from p2pmarket.market import MarketTerms
 from p2pmarket.messages import GainReport
 from p2pmarket.parameters.codecs import round_trip
 from p2pmarket.parameters.packing import digest_of, pack, read_manifest, unpack
-from p2pmarket.parameters.snapshot import schema_of
+from p2pmarket.parameters.snapshot import schema_of, take_snapshot
 from p2pmarket.parcel import Schema
-from p2pmarket.permutation import PermutationSpec
+
+ALIGNMENTS_KEPT = 64
+SELF_TEST_SAMPLES = 4
+
+NOTHING = bytes(32)
+"""Digest of a delivery that does not exist: no merge helps the buyer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +44,6 @@ class Finding:
     seller: Submission
     delivery: bytes
     result: Appraisal
-    confidence: float
 
     def report(self, expires_ms: int) -> GainReport:
         """What the buyer is told; bids are taken until `expires_ms` (UTC)."""
@@ -56,7 +62,7 @@ class Finding:
             gain=result.gain,
             gain_low=result.low,
             gain_high=result.high,
-            confidence=self.confidence,
+            confidence=result.confidence,
             metric_before=result.metric_before,
             metric_after=result.metric_after,
             samples=result.samples,
@@ -82,13 +88,29 @@ class Appraiser:
     ) -> None:
         """:param validations: the SELECT and REPORT data of every task in the terms"""
         self._terms = terms
+        self._model = model
         self._spec = spec
         self._validations = validations
         self._seed = seed
         self._evaluators = {
             task.name: Evaluator(model, loss=task.loss, metric=task.metric, device=device) for task in terms.tasks
         }
+        self._alignments: dict[tuple[bytes, bytes], Permutations] = {}
         self.schema: Schema = schema_of(model)
+
+    def self_test(self) -> None:
+        """Evaluates the fresh model on every task's data and proves the permutation spec on a few samples.
+
+        :raises ModelError: model, data and spec do not fit each other
+        """
+        tensors = take_snapshot(self._model)
+        for task, evaluator in self._evaluators.items():
+            data = self._validations[task].to(evaluator.device)
+            evaluator.measure(evaluator.place(tensors), data.select_inputs, data.select_targets)
+            evaluator.measure(evaluator.place(tensors), data.report_inputs, data.report_targets)
+        if self._spec is not None:
+            inputs = self._validations[self._terms.tasks[0].name].select_inputs[:SELF_TEST_SAMPLES]
+            verify_spec(self._model, self._spec, (inputs,), seed=self._seed)
 
     def check(self, path: Path, submission: Submission) -> None:
         """Reads a snapshot's parcel through: its digest, the market's names, shapes and types, every value finite.
@@ -128,9 +150,30 @@ class Appraiser:
             encode_decode=self._deliverable,
             confidence=self._terms.confidence,
             seed=self._seed,
+            alignment=self._alignment(buyer, seller, ours, theirs),
         )
+        delivery = self._pack(result.delivered, buyer, out) if result.delivered else NOTHING
+        return Finding(trade, self._terms.name, buyer, seller, delivery, result)
+
+    def _alignment(
+        self, buyer: Submission, seller: Submission, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    ) -> Permutations | None:
+        """One matching serves both directions of a pair: the other one takes its inverse."""
+        if self._spec is None:
+            return None
+        known = self._alignments.pop((seller.snapshot, buyer.snapshot), None)
+        if known is not None:
+            return inverse(known)
+        permutations = align_pair(self._spec, ours, theirs, seed=self._seed)
+        assert permutations is not None
+        if len(self._alignments) >= ALIGNMENTS_KEPT:
+            self._alignments.clear()
+        self._alignments[buyer.snapshot, seller.snapshot] = permutations
+        return permutations
+
+    def _pack(self, tensors: Mapping[str, Tensor], buyer: Submission, out: Path) -> bytes:
         manifest = pack(
-            result.delivered,
+            tensors,
             out,
             market=self._terms.name,
             task=buyer.task,
@@ -139,7 +182,7 @@ class Appraiser:
             zstd=self._terms.delivery_zstd,
             salt=secrets.token_bytes(16),
         )
-        return Finding(trade, self._terms.name, buyer, seller, digest_of(manifest), result, self._terms.confidence)
+        return digest_of(manifest)
 
     def _deliverable(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors as the buyer will decode them: those are measured."""

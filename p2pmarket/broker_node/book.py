@@ -14,6 +14,7 @@ from pathlib import Path
 from p2pmarket.errors import RuleBroken
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Offer, Submit
+from p2pmarket.network.spool import Incoming
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS members (
@@ -77,6 +78,10 @@ class Book:
     def folder(self, submission: bytes) -> Path:
         """Where a submission's parcel lies."""
         return self._directory / submission.hex()
+
+    def parcel(self, submission: bytes) -> Path:
+        """A submission's snapshot, packed, once it has arrived."""
+        return Incoming(self.folder(submission)).plain_path
 
     def remember_member(
         self, db: sqlite3.Connection, peer: str, epoch: int, keys: bytes, max_agents: int, now_ms: int

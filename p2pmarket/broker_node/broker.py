@@ -8,9 +8,11 @@ ledger's file or in a folder it names; this object can be dropped at any point a
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import secrets
 from collections import Counter
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,9 +23,9 @@ from p2pmarket.broker_node.clearing import Clearing
 from p2pmarket.broker_node.desk import Desk, refusal
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.broker_node.rounds import Round, next_round
+from p2pmarket.crypto.header import Expectation
 from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
-from p2pmarket.crypto.sealing import Expectation
 from p2pmarket.crypto.signing import sign, type_of, verify
 from p2pmarket.errors import ConnectionLost, DataError, MarketError, RuleBroken
 from p2pmarket.files import private_folder, remove_tree
@@ -126,13 +128,11 @@ class Broker:
     async def _serve_session(self, stream: Stream) -> None:
         peer = stream.peer_id
         try:
-            frame = await asyncio.wait_for(read_frame(stream), limits.REQUEST_TIMEOUT_SECONDS)
+            frame = await read_frame(stream)
             if frame.kind is not Kind.REQUEST:
                 raise RuleBroken("a session begins with Hello", code="unknown-message")
             hello, welcome = await self._desk.welcome(peer, frame.body)
             await write_frame(stream, Frame(Kind.REPLY, frame.number, welcome))
-        except asyncio.TimeoutError:
-            return
         except MarketError as error:
             log.info("refused a session of %s: %s", peer, error)
             if not isinstance(error, ConnectionLost):
@@ -142,7 +142,7 @@ class Broker:
             stream,
             on_request=lambda body: self._desk.answer(peer, body),
             mailed=hello.last_mail,
-            on_ack=lambda number: self._ledger.run(lambda ledger: ledger.drop_mail(peer, number)),
+            on_ack=lambda number: self._ledger.run(Ledger.drop_mail, peer, number),
         )
         earlier = self._sessions.get(peer)
         self._sessions[peer] = session
@@ -174,7 +174,7 @@ class Broker:
     async def _post(self, peer: str, session: Session) -> None:
         """Sends all mail the agent has not acknowledged, in order; it drops what it has already."""
         async with self._posting.setdefault(peer, asyncio.Lock()):
-            for number, body in await self._ledger.run(lambda ledger: ledger.mail_after(peer, session.mailed)):
+            for number, body in await self._ledger.run(Ledger.mail_after, peer, session.mailed):
                 try:
                     await session.send_mail(number, body)
                 except ConnectionLost:
@@ -184,7 +184,7 @@ class Broker:
 
     async def _serve_parcel(self, stream: Stream) -> None:
         try:
-            frame = await asyncio.wait_for(read_frame(stream), limits.REQUEST_TIMEOUT_SECONDS)
+            frame = await read_frame(stream)
             kind = type_of(frame.body)
             if kind == Upload.TYPE:
                 await self._receive(stream, verify(frame.body, Upload, signer=stream.peer_id))
@@ -192,8 +192,6 @@ class Broker:
                 await self._send(stream, verify(frame.body, Fetch, signer=stream.peer_id))
             else:
                 raise RuleBroken("a parcel stream begins with Upload or Fetch", code="unknown-message")
-        except asyncio.TimeoutError:
-            return
         except ConnectionLost as error:
             log.info("parcel stream of %s: %s", stream.peer_id, error)
         except MarketError as error:
@@ -203,7 +201,7 @@ class Broker:
     async def _receive(self, stream: Stream, upload: Upload) -> None:
         """Takes the parcel of an accepted submission into the book."""
         async with self._parcel_locks.setdefault(upload.submission, asyncio.Lock()):
-            submission = await self._ledger.read(lambda db: self._book.get(db, upload.submission))
+            submission = await self._ledger.inside(lambda db: self._book.get(db, upload.submission))
             if submission is None or submission.agent != stream.peer_id or submission.state == "ended":
                 raise RuleBroken("no parcel is awaited under this submission; submit again", code="unknown-submission")
             if submission.state != "accepted":
@@ -226,14 +224,14 @@ class Broker:
                 self._clock,
                 check=lambda path, _: self._appraiser.check(path, submission),
             )
-            await self._ledger.read(lambda db: self._book.set_state(db, submission.id, "booked"))
+            await self._ledger.inside(lambda db: self._book.set_state(db, submission.id, "booked"))
         self._parcel_locks.pop(upload.submission, None)
         self.counts["parcels"] += 1
         self._wake.set()
 
     async def _send(self, stream: Stream, fetch: Fetch) -> None:
         """Sends the delivery of a settled trade to its buyer, as often as it asks."""
-        trade = await self._ledger.run(lambda ledger: ledger.trade(fetch.trade))
+        trade = await self._ledger.run(Ledger.trade, fetch.trade)
         if trade.buyer != stream.peer_id:
             raise RuleBroken("this trade is not yours", code="not-yours")
         if trade.state != SETTLED:
@@ -244,14 +242,14 @@ class Broker:
                 outgoing = await self._outgoing(folder, trade.trade, trade.buyer)
             except RuleBroken as error:
                 if error.code == "lost-delivery":
-                    await self._ledger.run(lambda ledger: ledger.refund(trade.trade, "lost-delivery"))
+                    await self._ledger.run(Ledger.refund, trade.trade, "lost-delivery")
                 raise
             await self._go_on(stream)
             await send_parcel(stream, outgoing)
 
     async def _outgoing(self, folder: Path, trade: bytes, buyer: str) -> Outgoing:
         """The sealed delivery: as it was sealed before, or sealed anew when the buyer has new keys."""
-        signed = await self._ledger.read(lambda db: self._book.member_keys(db, buyer))
+        signed = await self._ledger.inside(lambda db: self._book.member_keys(db, buyer))
         if signed is None:
             raise RuleBroken("say Hello first", code="unknown-message")
         keys = verify(signed, KeyStatement, signer=buyer)
@@ -302,7 +300,7 @@ class Broker:
                 await self._finish(due, {})
 
     async def _next_round(self) -> Round | None:
-        waiting, latest = await self._ledger.read(lambda db: (self._book.waiting(db), self._book.latest(db)))
+        waiting, latest = await self._ledger.inside(lambda db: (self._book.waiting(db), self._book.latest(db)))
         return next_round(self._terms, waiting, latest, self._clock())
 
     async def _appraise_round(self, due: Round) -> None:
@@ -321,22 +319,17 @@ class Broker:
         trade = secrets.token_bytes(16)
         folder = private_folder(self._clearing.folder(trade))
         await self._ledger.run(
-            lambda ledger: ledger.create_trade(
-                trade, buyer.agent, seller.agent, buyer.snapshot, seller.snapshot, buyer.id, seller.id
-            )
+            Ledger.create_trade, trade, buyer.agent, seller.agent, buyer.snapshot, seller.snapshot, buyer.id
         )
         self.counts["appraisals"] += 1
+        paths = (self._book.parcel(buyer.id), self._book.parcel(seller.id), folder / "delivery")
+        appraise = functools.partial(self._appraiser.appraise, trade, buyer, seller, *paths)
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._worker,
-                lambda: self._appraiser.appraise(
-                    trade, buyer, seller, self._book.folder(buyer.id), self._book.folder(seller.id), folder / "delivery"
-                ),
-            )
-        except MarketError as error:
-            reason = str(error)
-            log.warning("appraisal of %s for %s failed: %s", seller.agent, buyer.agent, reason)
-            await self._ledger.run(lambda ledger: ledger.fail(trade, reason))
+            return await asyncio.get_running_loop().run_in_executor(self._worker, appraise)
+        except Exception as error:  # whatever is wrong with one pair, the market goes on
+            known = isinstance(error, MarketError)
+            log.warning("appraisal of %s for %s failed: %s", seller.agent, buyer.agent, error, exc_info=not known)
+            await self._ledger.run(Ledger.fail, trade, error.code if isinstance(error, MarketError) else "failed")
             remove_tree(folder)
             return None
 
@@ -387,7 +380,7 @@ class Broker:
             for trade in ledger.trades(state=SUBMITTED):
                 ledger.fail(trade.trade, "the broker restarted")
             for submission in self._book.awaited(db):
-                if Incoming(self._book.folder(submission.id)).plain_path.exists():
+                if self._book.parcel(submission.id).exists():
                     self._book.set_state(db, submission.id, "booked")
 
     async def _forget_ended(self) -> None:
@@ -405,7 +398,7 @@ class Broker:
             live = {trade.trade.hex() for state in STATES if state not in ENDS for trade in ledger.trades(state=state)}
             return self._book.live_folders(db), live
 
-    def _own(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[arg-type]
+    def _own(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -12,13 +12,15 @@ import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from p2pmarket.broker_node.appraiser import NOTHING
 from p2pmarket.broker_node.book import Book
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, verify
-from p2pmarket.errors import RuleBroken
+from p2pmarket.errors import Expired, RuleBroken
 from p2pmarket.files import remove_tree
-from p2pmarket.ledger.journal import TradeRow
+from p2pmarket.ledger.journal import Ledger
+from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Ask, AskRequest, Bid
 from p2pmarket.pricing.bargaining import strike
@@ -66,12 +68,14 @@ class Clearing:
 
         :raises RuleBroken: the trade is not this buyer's, past its time, or of another delivery
         """
-        stored = await self._ledger.run(lambda ledger: ledger.seen_reply(buyer, bid.message_id))
+        stored = await self._ledger.run(Ledger.seen_reply, buyer, bid.message_id)
         if stored is not None:
             return stored
+        if bid.delivery == NOTHING:
+            raise RuleBroken("no merge helped on this trade, there is nothing to buy", code="nothing-to-buy")
         task = self._clearing.get(bid.trade)
         if task is None:
-            await self._ledger.run(lambda ledger: ledger.place_bid(data))
+            await self._ledger.run(Ledger.place_bid, data)
             task = asyncio.create_task(self._clear(buyer, bid))
             self._clearing[bid.trade] = task
             task.add_done_callback(lambda _: self._clearing.pop(bid.trade, None))
@@ -98,7 +102,7 @@ class Clearing:
         await asyncio.gather(*self._clearing.values(), return_exceptions=True)
 
     async def _clear(self, buyer: str, bid: Bid) -> bytes:
-        trade = await self._ledger.run(lambda ledger: ledger.trade(bid.trade))
+        trade = await self._ledger.run(Ledger.trade, bid.trade)
         found = await self._find_ask(trade, bid)
         if found is None:
             return await self._no_deal(bid, "no-ask", "the seller named no price in time")
@@ -115,7 +119,7 @@ class Clearing:
         try:
             reply = await self._ledger.run(settle)
         except (RuleBroken, Expired) as error:
-            stored = await self._ledger.run(lambda ledger: ledger.seen_reply(buyer, bid.message_id))
+            stored = await self._ledger.run(Ledger.seen_reply, buyer, bid.message_id)
             return stored or await self._no_deal(bid, error.code, str(error))
         self._mail_waits(trade.seller)
         log.info("settled trade %s at %d micro-credits", bid.trade.hex()[:8], price.price)
@@ -123,7 +127,8 @@ class Clearing:
 
     async def _find_ask(self, trade: TradeRow, bid: Bid) -> tuple[int, bytes] | None:
         """The seller's price and the signed bytes that bind it: its standing ask, or its answer to an AskRequest."""
-        submission = await self._ledger.read(lambda db: self._book.by_snapshot(db, trade.seller, trade.seller_snapshot))
+        snapshot = trade.seller_snapshot
+        submission = await self._ledger.inside(lambda db: self._book.by_snapshot(db, trade.seller, snapshot))
         if submission is not None and submission.ask is not None:
             return submission.ask, submission.signed
         return await self._ask_seller(trade, min(bid.expires_ms, self._clock() + self._terms.ask_ms))
@@ -135,7 +140,7 @@ class Clearing:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asks[trade.trade] = (trade.seller, trade.seller_snapshot, answer)
         try:
-            await self._ledger.run(lambda ledger: ledger.queue_mail(trade.seller, sign(self._identity, request)))
+            await self._ledger.run(Ledger.queue_mail, trade.seller, sign(self._identity, request))
             self._mail_waits(trade.seller)
             data = await asyncio.wait_for(answer, max(0, expires_ms - self._clock()) / 1000)
         except (asyncio.TimeoutError, asyncio.CancelledError):
@@ -145,6 +150,6 @@ class Clearing:
         return verify(data, Ask, signer=trade.seller).amount, data
 
     async def _no_deal(self, bid: Bid, reason: str, sentence: str) -> bytes:
-        reply = await self._ledger.run(lambda ledger: ledger.no_deal(bid.trade, reason, sentence))
+        reply = await self._ledger.run(Ledger.no_deal, bid.trade, reason, sentence)
         self.forget((bid.trade,))
         return reply

@@ -227,11 +227,11 @@ class Desk:
 
     async def _balance(self, peer: str, data: bytes) -> bytes:
         verify(data, BalanceRequest, signer=peer)
-        return sign(self._identity, Balance(balance=await self._ledger.run(lambda ledger: ledger.balance(peer))))
+        return sign(self._identity, Balance(balance=await self._ledger.run(Ledger.balance, peer)))
 
     async def _offers(self, peer: str, data: bytes) -> bytes:
         verify(data, OffersRequest, signer=peer)
-        return sign(self._identity, Offers(offers=await self._ledger.read(self._book.offers)))
+        return sign(self._identity, Offers(offers=await self._ledger.inside(self._book.offers)))
 
     def _check_market(self, market: str) -> None:
         if market != self._terms.name:

@@ -1,8 +1,8 @@
 """One session: requests, replies, mail and heartbeats over one stream.
 
 Knows: frames and their order. Refuses to know: what the bodies say. Both ends use the same class; a session ends
-with `ConnectionLost` when the stream breaks, when nothing was heard for SESSION_DEAD_SECONDS, or with the peer's
-fault when it sends what is no frame. Every task it starts ends with it.
+with `ConnectionLost` when the stream breaks or nothing was heard for STREAM_STALL_SECONDS, or with the peer's fault
+when it sends what is no frame. Every task it starts ends with it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,25 @@ MailHandler = Callable[[int, bytes], Awaitable[None]]
 AckHandler = Callable[[int], Awaitable[None]]
 
 
+async def read_frame(stream: Stream) -> Frame:
+    """The next frame on a stream.
+
+    :raises ConnectionLost: the stream broke
+    :raises PeerFault: what came is no frame, or too large
+    """
+    length = body_length(await stream.read_exactly(LENGTH.size))
+    return decode_frame(await stream.read_exactly(length))
+
+
+async def write_frame(stream: Stream, frame: Frame) -> None:
+    """Writes one frame.
+
+    :raises ConnectionLost: the stream broke
+    :raises TooLarge: a body above MAX_RECORD_BYTES
+    """
+    await stream.write(encode_frame(frame))
+
+
 class Session:
     """Run it once with `await session.run()`; use `request`, `send_mail` and `close` meanwhile."""
 
@@ -34,20 +53,21 @@ class Session:
         on_request: RequestHandler | None = None,
         on_mail: MailHandler | None = None,
         on_ack: AckHandler | None = None,
+        mailed: int = 0,
         heartbeat_seconds: float = limits.HEARTBEAT_SECONDS,
-        dead_seconds: float = limits.SESSION_DEAD_SECONDS,
     ) -> None:
+        """:param mailed: number of the last mail the other end has"""
         self._stream = stream
         self._on_request = on_request
         self._on_mail = on_mail
         self._on_ack = on_ack
         self._heartbeat_seconds = heartbeat_seconds
-        self._dead_seconds = dead_seconds
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._write_lock = asyncio.Lock()
         self._over: ConnectionLost | None = None
+        self.mailed = mailed
 
     @property
     def peer_id(self) -> str:
@@ -63,9 +83,7 @@ class Session:
         pulse = asyncio.create_task(self._pulse())
         try:
             while True:
-                await self._take(await asyncio.wait_for(self._read(), self._dead_seconds))
-        except asyncio.TimeoutError:
-            raise ConnectionLost(f"nothing heard from {self.peer_id} for {self._dead_seconds:.0f} s") from None
+                await self._take(await read_frame(self._stream))
         finally:
             pulse.cancel()
             await self.close()
@@ -95,6 +113,7 @@ class Session:
         :raises ConnectionLost: the session is over
         """
         await self._send(Frame(Kind.MAIL, number, body))
+        self.mailed = max(self.mailed, number)
 
     async def acknowledge(self, number: int) -> None:
         """Tells the broker that mail up to `number` is kept.
@@ -114,15 +133,11 @@ class Session:
             task.cancel()
         await self._stream.close()
 
-    async def _read(self) -> Frame:
-        length = body_length(await self._stream.read_exactly(LENGTH.size))
-        return decode_frame(await self._stream.read_exactly(length))
-
     async def _send(self, frame: Frame) -> None:
         if self._over:
             raise self._over
         async with self._write_lock:
-            await self._stream.write(encode_frame(frame))
+            await write_frame(self._stream, frame)
 
     async def _take(self, frame: Frame) -> None:
         if frame.kind is Kind.PING:

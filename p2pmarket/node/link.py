@@ -8,16 +8,25 @@ Refuses to know: what is traded (agent, buyer, seller). A request that cannot be
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from p2pmarket import limits
-from p2pmarket.crypto.keys import Identity, Keyring
+from p2pmarket.crypto.keyring import Keyring, verify_statement
+from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, type_of, verify
-from p2pmarket.errors import ConnectionLost, MarketError, PeerUnreachable, Refused
+from p2pmarket.errors import (
+    ConnectionLost,
+    MarketError,
+    MarketNotFound,
+    NetworkFault,
+    PeerFault,
+    Refused,
+)
+from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import (
     PROTOCOL_VERSION,
@@ -34,12 +43,19 @@ from p2pmarket.network.names import PARCELS, SESSIONS
 from p2pmarket.network.session import Session, read_frame, write_frame
 from p2pmarket.network.transport import Stream, Transport
 from p2pmarket.parcel import Schema
+from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock
 from p2pmarket.wire import Frame, Kind
 
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+FindBrokers = Callable[[], Awaitable[Sequence[BrokerStatement]]]
+"""Brokers of the market, the best first; raises MarketNotFound."""
+HearMail = Callable[[str, bytes], Awaitable[None]]
+"""Acts on one mail (broker, signed bytes) so that doing it twice is the same as once."""
 
 RETRY_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Waits between attempts to reach the broker; the last one repeats."""
@@ -51,13 +67,15 @@ FINAL_CODES = frozenset({"wrong-version", "unknown-market", "market-full", "old-
 class Joined:
     """What a broker's Welcome said, verified."""
 
-    def __init__(self, welcome: Welcome, broker: str) -> None:
+    def __init__(self, welcome: Welcome, broker: str, now_ms: int) -> None:
+        """:raises PeerFault: a part that is not the broker's, or keys that ran out"""
         self.broker = broker
         self.terms: MarketTerms = verify(welcome.terms, MarketTerms, signer=broker)
         self.schema: Schema = verify(welcome.schema, Schema, signer=broker)
-        self.keys: KeyStatement = verify(welcome.keys, KeyStatement, signer=broker)
+        self.keys: KeyStatement = verify_statement(welcome.keys, peer=broker, now_ms=now_ms)
         self.balance = welcome.balance
-        self.broker_ms = welcome.broker_ms
+        self.ahead_ms = welcome.broker_ms - now_ms
+        """How far the broker's clock is ahead of ours, travel time included."""
 
 
 class BrokerLink:
@@ -70,23 +88,17 @@ class BrokerLink:
         identity: Identity,
         keyring: Keyring,
         market: str,
-        find: Callable[[], Awaitable[BrokerStatement]],
-        last_mail: Callable[[str], Awaitable[int]],
-        on_mail: Callable[[str, int, bytes], Awaitable[None]],
+        find: FindBrokers,
+        journal: OwnThread[AgentJournal],
         clock: Clock,
     ) -> None:
-        """
-        :param find: the broker to join; raises MarketNotFound
-        :param last_mail: number of the last mail kept from a broker
-        :param on_mail: keeps one mail (broker, number, bytes); returns when it is durable
-        """
         self._transport = transport
         self._identity = identity
         self._keyring = keyring
         self._market = market
         self._find = find
-        self._last_mail = last_mail
-        self._on_mail = on_mail
+        self._journal = journal
+        self._hear: dict[str, HearMail] = {}
         self._clock = clock
         self._session: Session | None = None
         self._statement: BrokerStatement | None = None
@@ -96,7 +108,11 @@ class BrokerLink:
         self.joined: Joined | None = None
         """The market as the broker last described it; None before the first Welcome."""
 
-    async def start(self) -> None:
+    def take_mail(self, kind: type[Message], hear: HearMail) -> None:
+        """Has mail of one kind heard by `hear`."""
+        self._hear[kind.TYPE] = hear
+
+    def start(self) -> None:
         """Begins to connect; `ready` waits for it."""
         self._task = asyncio.create_task(self._stay_connected())
 
@@ -141,7 +157,7 @@ class BrokerLink:
                     raise
                 self._drop(session)
                 continue
-            self._raise_refusal(reply, session.peer_id)
+            _raise_refusal(reply, session.peer_id)
             return reply
 
     async def parcel_stream(self, opening: Upload | Fetch) -> Stream:
@@ -155,12 +171,9 @@ class BrokerLink:
         stream = await self._transport.open(broker, PARCELS, self._statement.addresses)
         try:
             await write_frame(stream, Frame(Kind.REQUEST, 1, sign(self._identity, opening)))
-            reply = await asyncio.wait_for(read_frame(stream), limits.REQUEST_TIMEOUT_SECONDS)
-            self._raise_refusal(reply.body, broker)
+            reply = await read_frame(stream)
+            _raise_refusal(reply.body, broker)
             return stream
-        except asyncio.TimeoutError:
-            await stream.close()
-            raise ConnectionLost(f"{broker} did not take the parcel stream up") from None
         except BaseException:
             await stream.close()
             raise
@@ -203,16 +216,27 @@ class BrokerLink:
                 self._failure = ConnectionLost(f"the session failed: {error}")
             self._session = None
             self._changed.set()
-            pause = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
+            await asyncio.sleep(pause_before(attempt))
             attempt += 1
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
 
     async def _connect(self) -> Session:
-        statement = await self._find()
+        """A session with the first broker that welcomes this agent; with the one it knows once it knows one."""
+        statements = await self._find()
+        if self.joined is not None:
+            statements = [each for each in statements if each.broker == self.joined.broker] or statements
+        failure: MarketError | None = None
+        for statement in statements:
+            try:
+                return await self._greet(statement)
+            except MarketError as error:
+                failure = failure or error
+        raise failure or MarketNotFound(f"no broker of the market {self._market!r} was found")
+
+    async def _greet(self, statement: BrokerStatement) -> Session:
         broker = statement.broker
         stream = await self._transport.open(broker, SESSIONS, statement.addresses)
         try:
-            last_mail = await self._last_mail(broker)
+            last_mail = await self._journal.run(AgentJournal.last_mail, broker)
             hello = Hello(
                 message_id=secrets.token_bytes(16),
                 version=PROTOCOL_VERSION,
@@ -222,29 +246,51 @@ class BrokerLink:
                 last_mail=last_mail,
             )
             await write_frame(stream, Frame(Kind.REQUEST, 1, sign(self._identity, hello)))
-            reply = await asyncio.wait_for(read_frame(stream), limits.REQUEST_TIMEOUT_SECONDS)
-            self._raise_refusal(reply.body, broker)
-            joined = Joined(verify(reply.body, Welcome, signer=broker), broker)
-        except asyncio.TimeoutError:
-            await stream.close()
-            raise PeerUnreachable(f"the broker {broker} did not answer Hello") from None
+            reply = await read_frame(stream)
+            _raise_refusal(reply.body, broker)
+            joined = Joined(verify(reply.body, Welcome, signer=broker), broker, self._clock())
         except BaseException:
             await stream.close()
             raise
-        session = Session(stream, on_mail=lambda number, body: self._take_mail(session, number, body))
+        session = Session(stream, on_mail=lambda number, body: self._take(session, number, body))
         self.joined, self._statement, self._session, self._failure = joined, statement, session, None
         self._changed.set()
         return session
 
-    async def _take_mail(self, session: Session, number: int, body: bytes) -> None:
-        await self._on_mail(session.peer_id, number, body)
+    async def _take(self, session: Session, number: int, body: bytes) -> None:
+        """Hears one mail, then counts it as kept, then tells the broker: in this order nothing is lost."""
+        broker = session.peer_id
+        try:
+            hear = self._hear.get(type_of(body))
+            if hear is not None and number > await self._journal.run(AgentJournal.last_mail, broker):
+                await hear(broker, body)
+        except PeerFault as error:
+            log.warning("mail %d of the broker breaks a rule and is passed over: %s", number, error)
+        await self._journal.run(AgentJournal.keep_mail, broker, number)
         await session.acknowledge(number)
 
     def _drop(self, session: Session) -> None:
         if self._session is session:
             self._session = None
 
-    def _raise_refusal(self, reply: bytes, broker: str) -> None:
-        if type_of(reply) == Refusal.TYPE:
-            refusal = verify(reply, Refusal, signer=broker)
-            raise Refused(f"the broker refused: {refusal.sentence}", code=refusal.code)
+
+async def again(work: Callable[[], Awaitable[T]]) -> T:
+    """The result of `work`, tried until the network lets it through; the caller bounds the time."""
+    for attempt in itertools.count():
+        try:
+            return await work()
+        except NetworkFault as error:
+            log.info("trying again: %s", error)
+            await asyncio.sleep(pause_before(attempt))
+    raise AssertionError("unreachable")
+
+
+def pause_before(attempt: int) -> float:
+    """Seconds to wait before another attempt, a little different for everybody."""
+    return RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)] * random.uniform(0.8, 1.2)
+
+
+def _raise_refusal(reply: bytes, broker: str) -> None:
+    if type_of(reply) == Refusal.TYPE:
+        refusal = verify(reply, Refusal, signer=broker)
+        raise Refused(f"the broker refused: {refusal.sentence}", code=refusal.code)

@@ -1,0 +1,193 @@
+"""A broker as a program: from settings to a running market, and back down in order.
+
+Knows: in which order to check, open and start things, so that what is wrong is said before anything is announced.
+Refuses to know: how events are shown (`emit` does). Raises the errors of whatever could not be started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from p2pmarket import limits
+from p2pmarket.appraisal.validation import Validation
+from p2pmarket.broker_node.appraiser import Appraiser
+from p2pmarket.broker_node.broker import Broker
+from p2pmarket.broker_node.ledger_thread import LedgerThread
+from p2pmarket.crypto.keyring import Keyring
+from p2pmarket.crypto.keys import Identity
+from p2pmarket.crypto.signing import sign
+from p2pmarket.datasets import Dataset, load_dataset
+from p2pmarket.errors import SettingsError
+from p2pmarket.events import Emit, stop_requested
+from p2pmarket.files import private_folder
+from p2pmarket.ledger.journal import Ledger
+from p2pmarket.market import MarketTerms, load_terms
+from p2pmarket.messages import PROTOCOL_VERSION, BrokerStatement
+from p2pmarket.models import build_model, permutation_spec
+from p2pmarket.network.directory import announce
+from p2pmarket.network.libp2p import Libp2pTransport
+from p2pmarket.settings import BrokerSettings
+from p2pmarket.units import Clock, now_ms
+
+STATUS_SECONDS = 30.0
+
+
+async def run_broker(settings: BrokerSettings, emit: Emit) -> None:
+    """Runs until SIGINT or SIGTERM.
+
+    :raises MarketError: something could not be started; says what and what to do
+    """
+    if settings.market is None:
+        raise SettingsError("a broker needs its market's terms: give --market TERMS.toml")
+    terms = load_terms(settings.market)
+    appraiser = await asyncio.to_thread(load_appraiser, settings, terms)
+    folder = private_folder(settings.folder)
+    identity = Identity.load_or_create(settings.identity_file)
+    keyring = Keyring.open(folder / "keys", identity, now_ms)
+    transport = await Libp2pTransport.create(settings.network())
+    try:
+        ledger = LedgerThread(lambda: Ledger.open(folder / "ledger.sqlite", identity, terms.name))
+        await ledger.open()
+        broker = Broker(
+            transport=transport,
+            identity=identity,
+            keyring=keyring,
+            terms=terms,
+            ledger=ledger,
+            appraiser=appraiser,
+            directory=folder,
+            clock=now_ms,
+        )
+        try:
+            await broker.start()
+            await _serve(settings, terms, identity, transport, broker, emit)
+        finally:
+            emit({"event": "stopping"})
+            await broker.close()
+            await ledger.close()
+    finally:
+        await transport.close()
+
+
+def load_appraiser(settings: BrokerSettings, terms: MarketTerms) -> Appraiser:
+    """The appraiser for the settings' validation data, tried out.
+
+    :raises ModelError, DataError, SettingsError: model, data and terms do not fit each other
+    """
+    sources = validation_sources(settings.validation, terms)
+    data = {task: load_dataset(source, allow_import=True) for task, source in sources.items()}
+    return build_appraiser(
+        terms, data, device=settings.device, seed=settings.seed, select_fraction=settings.select_fraction
+    )
+
+
+def build_appraiser(
+    terms: MarketTerms, data: Mapping[str, Dataset], *, device: str, seed: int, select_fraction: float = 0.5
+) -> Appraiser:
+    """Model, permutation spec and validation data of a market, tried out on one another.
+
+    The terms are the operator's own configuration: a factory that they name is imported.
+
+    :raises ModelError, DataError: they do not fit each other
+    """
+    arguments = terms.arguments()
+    model = build_model(terms.model, arguments, allow_import=True)
+    spec = permutation_spec(terms.model, arguments, model)
+    validations = {
+        task: Validation.split(part.inputs, part.targets, select_fraction=select_fraction, seed=seed)
+        for task, part in data.items()
+    }
+    appraiser = Appraiser(terms, model, spec, validations, device=device, seed=seed)
+    appraiser.self_test()
+    return appraiser
+
+
+def validation_sources(given: tuple[str, ...], terms: MarketTerms) -> dict[str, str]:
+    """Which data each task is validated on, from "TASK=SOURCE", or one "SOURCE" for a market's only task.
+
+    :raises SettingsError: a task without data, or data without a task
+    """
+    names = [task.name for task in terms.tasks]
+    sources: dict[str, str] = {}
+    for text in given:
+        task, equals, source = text.partition("=")
+        if not equals:
+            if len(names) > 1:
+                raise SettingsError(f"the market has the tasks {', '.join(names)}; write --validation TASK={text}")
+            task, source = names[0], text
+        if task not in names:
+            raise SettingsError(f"--validation names the task {task!r}; the market has {', '.join(names)}")
+        sources[task] = source
+    missing = [name for name in names if name not in sources]
+    if missing:
+        raise SettingsError(f"no validation data for the task {missing[0]!r}: give --validation {missing[0]}=FILE.npz")
+    return sources
+
+
+def statement_for(
+    public_name: str, terms: MarketTerms, identity: Identity, addresses: tuple[str, ...], clock: Clock
+) -> bytes:
+    """The signed BrokerStatement of this moment."""
+    now = clock()
+    return sign(
+        identity,
+        BrokerStatement(
+            market=terms.name,
+            broker=identity.peer_id,
+            version=PROTOCOL_VERSION,
+            public_name=public_name,
+            addresses=addresses[:4],
+            issued_ms=now,
+            expires_ms=now + limits.ANNOUNCE_EXPIRY_SECONDS * 1000,
+        ),
+    )
+
+
+async def _serve(
+    settings: BrokerSettings,
+    terms: MarketTerms,
+    identity: Identity,
+    transport: Libp2pTransport,
+    broker: Broker,
+    emit: Emit,
+) -> None:
+    addresses = await transport.addresses()
+
+    def sign_statement() -> bytes:
+        return statement_for(settings.public_name, terms, identity, addresses, now_ms)
+
+    announcing = asyncio.create_task(announce(transport, sign_statement, again=transport.restarted))
+    status = asyncio.create_task(_report_status(broker, emit))
+    emit(
+        {
+            "event": "ready",
+            "role": "broker",
+            "market": terms.name,
+            "peer_id": identity.peer_id,
+            "addresses": list(addresses),
+            "state": str(Path(settings.folder)),
+        }
+    )
+    try:
+        await stop_requested()
+    finally:
+        announcing.cancel()
+        status.cancel()
+        await asyncio.gather(announcing, status, return_exceptions=True)
+
+
+async def _report_status(broker: Broker, emit: Emit) -> None:
+    started = time.monotonic()
+    while True:
+        await asyncio.sleep(STATUS_SECONDS)
+        emit(
+            {
+                "event": "status",
+                "agents": broker.agents,
+                **dict(broker.counts),
+                "uptime_s": round(time.monotonic() - started),
+            }
+        )

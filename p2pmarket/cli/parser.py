@@ -1,0 +1,146 @@
+"""The command line as data: which commands there are, their flags, and the function that carries each out."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from p2pmarket import __version__
+from p2pmarket.options import add_flags
+from p2pmarket.settings import BrokerSettings, MarketAccess, NodeSettings
+
+Command = Callable[[argparse.Namespace], int]
+
+_EXIT_CODES = (
+    "exit codes: 0 done; 1 an error, or a check found a problem; 2 your input; 3 this machine; 4 the network; "
+    "5 a peer broke a rule; 6 a peer refused; 130 interrupted"
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="p2pmarket",
+        description="A peer-to-peer market where organisations that train models apart trade parameters.",
+        epilog=_EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"p2pmarket {__version__}")
+    parser.add_argument("--log_level", "--log-level", default="warning", choices=("debug", "info", "warning", "error"))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _demo(commands)
+    _testnet(commands)
+    node = _command(commands, "node", "roles:run_node", "run an agent: train or watch a checkpoint, and trade")
+    add_flags(node, NodeSettings)
+    broker = _command(commands, "broker", "roles:run_broker", "run a broker: appraise, price, settle, deliver")
+    add_flags(broker, BrokerSettings)
+    offers = _command(commands, "offers", "listings:offers", "markets and brokers on the network; a market's offers")
+    add_flags(offers, MarketAccess)
+    _trades(commands)
+    _ledger(commands)
+    _identity(commands)
+    doctor = _command(commands, "doctor", "doctor:doctor", "check this machine and the way to a market")
+    add_flags(doctor, MarketAccess)
+    _config(commands)
+    return parser
+
+
+def load_command(given: argparse.Namespace) -> Command:
+    """The function that carries out the command that was given."""
+    module, name = given.command.split(":")
+    function: Command = getattr(importlib.import_module(f"p2pmarket.cli.{module}"), name)
+    return function
+
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def _command(commands: Commands, name: str, command: str, help_text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", epilog=_EXIT_CODES
+    )
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def _state(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--state", type=Path, default=Path(default), help=f"state folder (default: {default})")
+
+
+def _demo(commands: Commands) -> None:
+    demo = _command(commands, "demo", "demo:demo", "watch two agents and a broker trade, as processes on this machine")
+    demo.add_argument("--data", help="an .npz with x_train, y_train, x_test, y_test (default: scikit-learn's digits)")
+    demo.add_argument("--rounds", type=int, default=None, help="epochs that each agent trains (default: by data)")
+    demo.add_argument("--seed", type=int, default=0, help="of weights, batches and who has which data")
+    demo.add_argument("--report", type=Path, default=Path("demo-report"), help="folder for the plot and the trades")
+    demo.add_argument("--timeout_seconds", "--timeout-seconds", type=float, default=900.0, help="give up after")
+    _json(demo)
+
+
+def _testnet(commands: Commands) -> None:
+    testnet = _command(commands, "testnet", "testnet:testnet", "start a market on this machine and leave it running")
+    testnet.add_argument("--agents", type=int, default=2, help="agents that train on parts of the digits and trade")
+    testnet.add_argument("--epochs", type=int, default=1000, help="epochs that each agent trains")
+    testnet.add_argument("--state", type=Path, default=None, help="folder for all peers (default: a temporary one)")
+    testnet.add_argument("--seed", type=int, default=0)
+    _json(testnet)
+
+
+def _trades(commands: Commands) -> None:
+    trades = _command(commands, "trades", "listings:trades", "trades in an agent's journal or a broker's ledger")
+    _state(trades, "~/.p2pmarket/node")
+    trades.add_argument("--receipts", type=Path, help="write every receipt to this folder")
+    _json(trades)
+
+
+def _ledger(commands: Commands) -> None:
+    ledger = _command(commands, "ledger", "ledger:balances", "the broker's ledger: balances, history, grant, verify")
+    actions = ledger.add_subparsers(metavar="ACTION", required=True)
+    for name, help_text in (
+        ("balances", "every account's balance"),
+        ("history", "every movement of money"),
+        ("grant", "issue credit to an account"),
+        ("verify", "recompute every balance from the log and compare; exit code 1 if anything differs"),
+    ):
+        action = _command(actions, name, f"ledger:{name}", help_text)
+        _state(action, "~/.p2pmarket/broker")
+        _json(action)
+        if name == "grant":
+            action.add_argument("peer", help="peer id of the account")
+            action.add_argument("amount", help="credits, such as 12.50")
+            action.add_argument("--memo", default="", help="why, kept in the log")
+        if name == "history":
+            action.add_argument("--peer", help="of one account only")
+
+
+def _identity(commands: Commands) -> None:
+    identity = _command(commands, "identity", "identity:show", "the key that is this peer's id and account")
+    actions = identity.add_subparsers(metavar="ACTION", required=True)
+    for name, help_text in (
+        ("show", "print the peer id"),
+        ("create", "make a new identity"),
+        ("backup", "copy the identity to a file"),
+        ("restore", "take the identity from a backup"),
+    ):
+        action = _command(actions, name, f"identity:{name}", help_text)
+        _state(action, "~/.p2pmarket/node")
+        _json(action)
+        if name in ("backup", "restore"):
+            action.add_argument("file", type=Path)
+
+
+def _config(commands: Commands) -> None:
+    config = _command(commands, "config", "config:show", "settings and where each value comes from")
+    actions = config.add_subparsers(metavar="ACTION", required=True)
+    show = _command(actions, "show", "config:show", "print every setting and its origin")
+    roles = show.add_subparsers(dest="role", metavar="ROLE", required=True)
+    for role, kind in (("node", NodeSettings), ("broker", BrokerSettings)):
+        parser = roles.add_parser(role, help=f"settings of the {role}")
+        add_flags(parser, kind)

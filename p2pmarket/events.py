@@ -1,0 +1,28 @@
+"""What a running program tells: events as plain dictionaries, and the wish that it stop.
+
+Knows: nothing of how events are shown; the command line prints them as JSON lines or as text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Event = Mapping[str, Any]
+"""`event` names it: ready, status, round, trade, stopping, done; the other keys are plain JSON values."""
+Emit = Callable[[Event], None]
+
+
+async def stop_requested() -> None:
+    """Returns when this process is asked to stop, by SIGINT or SIGTERM."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    try:
+        await asked.wait()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

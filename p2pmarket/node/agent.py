@@ -1,0 +1,282 @@
+"""An agent: joins a market and trades a model's parameters, as one call in a training loop.
+
+Knows: the order of a visit to the market: submit, hear what the broker measured, buy, load, keep receipts. Refuses to
+know: how to train, what to bid (strategy), how bytes travel (link, network/). A visit that the network interrupts ends
+with a `TradeResult` that says so, and training goes on; what was agreed before is taken up at the next one. Wrong input
+of the caller's (a model that does not match the market) is raised.
+
+An `AsyncAgent` lives in the caller's event loop; `Agent` (node/training_loop) is the same for ordinary code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from p2pmarket import limits
+from p2pmarket.crypto.keyring import Keyring
+from p2pmarket.crypto.keys import Identity
+from p2pmarket.errors import MarketError, ModelError, NetworkFault, Refused
+from p2pmarket.files import private_folder, remove_tree
+from p2pmarket.ledger.agent_journal import AgentJournal
+from p2pmarket.market import MarketTerms
+from p2pmarket.messages import (
+    Accepted,
+    Appraisal,
+    Balance,
+    BalanceRequest,
+    Offer,
+    Offers,
+    OffersRequest,
+    Submit,
+    Upload,
+)
+from p2pmarket.network.spool import Outgoing
+from p2pmarket.network.transfer import send_parcel
+from p2pmarket.network.transport import Transport
+from p2pmarket.node.buyer import Buyer
+from p2pmarket.node.link import BrokerLink, FindBrokers, Joined, again
+from p2pmarket.node.results import TradeResult
+from p2pmarket.node.seller import Seller
+from p2pmarket.node.strategy import Strategy
+from p2pmarket.parameters.packing import digest_of, pack
+from p2pmarket.parameters.snapshot import check_against, check_finite, load_in_place, take_snapshot
+from p2pmarket.threads import OwnThread
+from p2pmarket.units import Clock, now_ms
+
+log = logging.getLogger(__name__)
+
+Tradable = nn.Module | Mapping[str, Tensor]
+"""A model, loaded in place when something is bought; or tensors by name, which are left as they are."""
+
+
+class AsyncAgent:
+    """A member of one market. Make it with `join`, or over any transport with `over`; close it when done."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        keyring: Keyring,
+        link: BrokerLink,
+        journal: OwnThread[AgentJournal],
+        buyer: Buyer,
+        seller: Seller,
+        folder: Path,
+        strategy: Strategy,
+        codec: str,
+        zstd: bool,
+        timeout_seconds: float,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._keyring = keyring
+        self._link = link
+        self._journal = journal
+        self._buyer = buyer
+        self._seller = seller
+        self._outbox = private_folder(folder / "outbox")
+        self._strategy = strategy
+        self._codec = codec
+        self._zstd = zstd
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._visiting = asyncio.Lock()
+        self._visits = 0
+        self._transport_to_close: Transport | None = None
+
+    @classmethod
+    async def over(
+        cls,
+        transport: Transport,
+        *,
+        market: str,
+        identity: Identity,
+        find: FindBrokers,
+        folder: Path,
+        strategy: Strategy | None = None,
+        codec: str = "none",
+        zstd: bool = False,
+        timeout_seconds: float = 300.0,
+        clock: Clock = now_ms,
+    ) -> AsyncAgent:
+        """An agent on a transport that is up; connects in the background, `ready` waits for it.
+
+        :param find: brokers of the market, the best first
+        :param folder: journal, keys and parcels; one agent a folder
+        :param codec: of the snapshots it submits (parcel.CODECS)
+        :param timeout_seconds: for one visit to the market
+        :raises MachineFault, IdentityError: the folder's files cannot be used
+        """
+        strategy = strategy or Strategy()
+        private_folder(folder)
+        keyring = Keyring.open(folder / "keys", identity, clock)
+        journal = OwnThread("journal", lambda: AgentJournal.open(folder / "journal.sqlite", identity.peer_id, clock))
+        await journal.open()
+        try:
+            link = BrokerLink(
+                transport=transport, identity=identity, keyring=keyring, market=market, find=find, journal=journal,
+                clock=clock,
+            )  # fmt: skip
+            buyer = Buyer(identity, keyring, link, journal, strategy, private_folder(folder / "deliveries"), clock)
+            seller = Seller(identity, link, journal, strategy, clock)
+            link.take_mail(Appraisal, buyer.hear)
+            for kind, hear in seller.mail.items():
+                link.take_mail(kind, hear)
+            agent = cls(
+                identity=identity, keyring=keyring, link=link, journal=journal, buyer=buyer, seller=seller,
+                folder=folder, strategy=strategy, codec=codec, zstd=zstd, timeout_seconds=timeout_seconds, clock=clock,
+            )  # fmt: skip
+            link.start()
+        except BaseException:
+            await journal.close()
+            raise
+        return agent
+
+    @property
+    def peer_id(self) -> str:
+        """This agent's id and account."""
+        return self._identity.peer_id
+
+    async def ready(self) -> MarketTerms:
+        """The market's terms, once the broker has welcomed this agent.
+
+        :raises MarketNotFound, NetworkFault: no broker within the timeout
+        :raises Refused: the broker will not have this agent
+        """
+        return (await self._link.ready(self._timeout_seconds)).terms
+
+    @property
+    def broker(self) -> str:
+        """Peer id of the broker this agent joined; empty before."""
+        return self._link.joined.broker if self._link.joined else ""
+
+    async def trade(self, model: Tradable, *, task: str = "", step: int | None = None) -> TradeResult:
+        """One visit to the market: submits the model's parameters, buys what the strategy wants, loads it in place.
+
+        The optimiser is left alone: bought values are copied into the parameters it already holds, and its state
+        stays with them. For tensors by name nothing is loaded; see `TradeResult.bought[i].parameters`.
+
+        :param task: the market's task this model is for (default: its first)
+        :param step: counts up; shown to others (default: the number of visits)
+        :raises ModelError: the model does not match the market
+        """
+        async with self._visiting:
+            self._visits += 1
+            try:
+                result = await asyncio.wait_for(
+                    self._visit(model, task, self._visits if step is None else step), self._timeout_seconds
+                )
+            except asyncio.TimeoutError:
+                result = TradeResult(problem=f"the market gave no answer within {self._timeout_seconds:.0f} s")
+            except (NetworkFault, Refused) as error:
+                result = TradeResult(problem=str(error))
+            return await self._seller.report(result)
+
+    async def balance(self) -> int:
+        """Micro-credits on this agent's account.
+
+        :raises NetworkFault: the broker cannot be reached
+        """
+        return (await self._link.request(BalanceRequest(secrets.token_bytes(16)), Balance)).balance
+
+    async def offers(self) -> tuple[Offer, ...]:
+        """What is for sale in the market.
+
+        :raises NetworkFault: the broker cannot be reached
+        """
+        return (await self._link.request(OffersRequest(secrets.token_bytes(16)), Offers)).offers
+
+    async def close(self) -> None:
+        """Leaves the market; everything that is owed stays owed and is taken up by the next `join`."""
+        await self._link.close()
+        await self._seller.close()
+        await self._journal.close()
+        if self._transport_to_close is not None:
+            await self._transport_to_close.close()
+
+    # ---- one visit ------------------------------------------------------------------------------------------
+
+    async def _visit(self, model: Tradable, task: str, step: int) -> TradeResult:
+        joined = await self._link.ready(self._timeout_seconds)
+        await self._buyer.settle_open(joined)
+        snapshot = take_snapshot(model) if isinstance(model, nn.Module) else dict(model)
+        await asyncio.to_thread(_check_own, joined, snapshot)
+        submission = secrets.token_bytes(16)
+        appraisal = self._buyer.expect(submission)
+        try:
+            await self._submit(joined, submission, snapshot, task or joined.terms.tasks[0].name, step)
+            if not self._strategy.buy:
+                return TradeResult(balance=await self.balance(), note="this strategy does not buy")
+            result = await self._buyer.decide(joined, await appraisal)
+        finally:
+            self._buyer.forget(submission)
+            remove_tree(self._outbox / submission.hex())
+        if isinstance(model, nn.Module):
+            for purchase in result.bought:
+                load_in_place(model, purchase.parameters)
+        await self._buyer.loaded(joined, result.bought)
+        return dataclasses.replace(result, balance=await self.balance())
+
+    async def _submit(
+        self, joined: Joined, submission: bytes, snapshot: Mapping[str, Tensor], task: str, step: int
+    ) -> None:
+        folder = self._outbox / submission.hex()
+        outgoing = await asyncio.to_thread(self._seal, joined, folder, submission, snapshot, task, step)
+        context = outgoing.context
+        await self._link.request(
+            Submit(
+                message_id=secrets.token_bytes(16),
+                market=joined.terms.name,
+                submission=submission,
+                task=task,
+                step=step,
+                snapshot=context.manifest_digest,
+                plain_bytes=context.plain_bytes,
+                buy=self._strategy.buy,
+                ask=self._strategy.standing_ask() if self._strategy.sell else None,
+                sell=self._strategy.sell,
+                issued_ms=self._clock(),
+            ),
+            Accepted,
+        )
+
+        async def upload() -> None:
+            stream = await self._link.parcel_stream(Upload(secrets.token_bytes(16), submission))
+            await send_parcel(stream, outgoing)
+
+        try:
+            await again(upload)
+        except Refused as error:
+            if error.code != "already-here":  # its acknowledgement was lost, the parcel was not
+                raise
+
+    def _seal(
+        self, joined: Joined, folder: Path, submission: bytes, snapshot: Mapping[str, Tensor], task: str, step: int
+    ) -> Outgoing:
+        plain = private_folder(folder) / "snapshot"
+        manifest = pack(
+            snapshot, plain, market=joined.terms.name, task=task, step=step, codec=self._codec, zstd=self._zstd,
+            salt=secrets.token_bytes(16),
+        )  # fmt: skip
+        now = self._clock()
+        return Outgoing.create(
+            folder / "sealed", plain, identity=self._identity, receiver=joined.keys, market=joined.terms.name,
+            broker=joined.broker, purpose="offer", trade=submission, manifest_digest=digest_of(manifest),
+            issued_ms=now, expires_ms=now + min(joined.terms.upload_ms, limits.MAX_PARCEL_AGE_SECONDS * 1000),
+        )  # fmt: skip
+
+
+def _check_own(joined: Joined, snapshot: Mapping[str, Tensor]) -> None:
+    """:raises ModelError: the first tensor that does not match the market's model, or is not finite"""
+    check_against(joined.schema, snapshot)
+    try:
+        check_finite(snapshot)
+    except MarketError as error:
+        raise ModelError(f"your model cannot be traded: {error}; did training diverge?") from None

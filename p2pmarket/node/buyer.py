@@ -1,0 +1,280 @@
+"""The buying side of an agent: hear what the broker measured, bid, fetch what was paid for, account for it.
+
+Knows: gain reports, bids, deals, deliveries. Refuses to know: what a gain is worth (strategy), how bytes travel (link).
+A bid is written down before it is sent and answered once; what was paid for is fetched until it is here, also by a
+later process. A delivery that comes late is used only where it is still better than what training has reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from p2pmarket import limits
+from p2pmarket.crypto.header import Expectation
+from p2pmarket.crypto.keyring import Keyring
+from p2pmarket.crypto.keys import Identity
+from p2pmarket.crypto.signing import sign, type_of, verify
+from p2pmarket.errors import BadSnapshot, NetworkFault, Refused
+from p2pmarket.files import remove_tree
+from p2pmarket.ledger.agent_journal import AgentJournal, AgentTrade
+from p2pmarket.messages import (
+    Appraisal,
+    Balance,
+    BalanceRequest,
+    Bid,
+    Deal,
+    Decline,
+    Delivered,
+    Done,
+    Fetch,
+    GainReport,
+    NoDeal,
+    Receipt,
+)
+from p2pmarket.network.spool import Incoming
+from p2pmarket.network.transfer import receive_parcel
+from p2pmarket.node.link import BrokerLink, Joined, again
+from p2pmarket.node.results import Purchase, TradeResult
+from p2pmarket.node.strategy import Strategy, Wallet
+from p2pmarket.parameters.packing import digest_of, read_manifest, unpack
+from p2pmarket.threads import OwnThread
+from p2pmarket.units import Clock, format_credits
+
+log = logging.getLogger(__name__)
+
+BID_SECONDS = 60
+"""A bid binds for this long at most."""
+
+
+class Buyer:
+    """Buys for one agent."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        keyring: Keyring,
+        link: BrokerLink,
+        journal: OwnThread[AgentJournal],
+        strategy: Strategy,
+        deliveries: Path,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._keyring = keyring
+        self._link = link
+        self._journal = journal
+        self._strategy = strategy
+        self._deliveries = deliveries
+        self._clock = clock
+        self._expected: dict[bytes, asyncio.Future[Appraisal]] = {}
+
+    def expect(self, submission: bytes) -> asyncio.Future[Appraisal]:
+        """Completes when the appraisal of this submission is heard."""
+        self._expected[submission] = asyncio.get_running_loop().create_future()
+        return self._expected[submission]
+
+    def forget(self, submission: bytes) -> None:
+        """Nobody waits for it any more."""
+        future = self._expected.pop(submission, None)
+        if future is not None:
+            future.cancel()
+
+    async def hear(self, broker: str, data: bytes) -> None:
+        """Takes mail with an appraisal: keeps its reports, wakes who waits for it."""
+        appraisal = verify(data, Appraisal, signer=broker)
+        for report in appraisal.reports:
+            await self._journal.run(AgentJournal.keep_report, broker, report)
+        future = self._expected.get(appraisal.submission)
+        if future is not None and not future.done():
+            future.set_result(appraisal)
+
+    async def settle_open(self, joined: Joined) -> None:
+        """Takes up what an interruption left: bids without an answer, purchases without a delivery.
+
+        :raises NetworkFault: the broker cannot be reached
+        """
+        for intent in await self._journal.run(AgentJournal.unanswered, joined.broker):
+            bid = verify(intent.body, Bid, signer=self._identity.peer_id)
+            await self._send_bid(joined, bid, intent.body)
+        for row in await self._journal.run(AgentJournal.trades):
+            if row.broker == joined.broker and row.stage == "bought":
+                await self._fetch(joined, row)
+
+    async def decide(self, joined: Joined, appraisal: Appraisal) -> TradeResult:
+        """Buys what the strategy wants most and can be had; declines the rest.
+
+        :raises NetworkFault: the broker cannot be reached
+        """
+        reports = tuple(verify(data, GainReport, signer=joined.broker) for data in appraisal.reports)
+        late = await self._late_delivery(joined, reports)
+        if late is not None:
+            await self._decline(joined, reports)
+            return TradeResult((late,), reports=reports, round=appraisal.round, note="a late delivery was still better")
+        wallet = await self._wallet()
+        wanted = [(amount, report) for report in reports if (amount := self._strategy.bid(report, wallet)) is not None]
+        wanted.sort(key=lambda pair: -pair[0])
+        note = appraisal.note or _why_not(reports)
+        for position, (amount, report) in enumerate(wanted):
+            purchase, note = await self._buy(joined, report, amount)
+            if purchase is not None:
+                await self._decline(joined, [other for _, other in wanted[position + 1 :]])
+                await self._decline(joined, _others(reports, wanted))
+                return TradeResult((purchase,), reports=reports, round=appraisal.round)
+        await self._decline(joined, _others(reports, wanted))
+        return TradeResult(reports=reports, round=appraisal.round, note=note)
+
+    async def loaded(self, joined: Joined, purchases: Iterable[Purchase]) -> None:
+        """These purchases are in the caller's hands; their parcels are needed no longer."""
+        for purchase in purchases:
+            trade = purchase.trade
+            await self._journal.run(AgentJournal.loaded, joined.broker, trade)
+            remove_tree(self._deliveries / trade.hex())
+
+    # ---- one purchase ---------------------------------------------------------------------------------------
+
+    async def _wallet(self) -> Wallet:
+        balance = (await self._link.request(BalanceRequest(secrets.token_bytes(16)), Balance)).balance
+        return Wallet(balance=balance, spent=await self._journal.run(AgentJournal.spent, 0))
+
+    async def _buy(self, joined: Joined, report: GainReport, amount: int) -> tuple[Purchase | None, str]:
+        """One bid; the purchase, or why there is none."""
+        bid = Bid(
+            message_id=secrets.token_bytes(16),
+            market=joined.terms.name,
+            broker=joined.broker,
+            trade=report.trade,
+            delivery=report.delivery,
+            amount=amount,
+            expires_ms=min(report.expires_ms, self._clock() + BID_SECONDS * 1000),
+        )
+        data = sign(self._identity, bid)
+        await self._journal.run(AgentJournal.keep_bid, data)
+        outcome = await self._send_bid(joined, bid, data)
+        if not isinstance(outcome, Deal):
+            return None, outcome
+        row = await self._journal.run(AgentJournal.trade, joined.broker, report.trade)
+        assert row is not None
+        return await self._fetch(joined, row), ""
+
+    async def _send_bid(self, joined: Joined, bid: Bid, data: bytes) -> Deal | str:
+        """Sends a bid that is written down until it is answered; the Deal, or why there is none."""
+        broker = joined.broker
+        try:
+            reply = await self._link.exchange(data)
+        except Refused as error:
+            # The broker will say the same again: the bid is answered.
+            await self._journal.run(AgentJournal.answered, bid.message_id, str(error).encode())
+            await self._journal.run(AgentJournal.end, broker, bid.trade, error.code)
+            return str(error)
+        if type_of(reply) == NoDeal.TYPE:
+            refusal = verify(reply, NoDeal, signer=broker)
+            await self._journal.run(AgentJournal.end, broker, bid.trade, refusal.reason)
+            await self._journal.run(AgentJournal.answered, bid.message_id, reply)
+            return f"no deal: {refusal.sentence}"
+        deal = verify(reply, Deal, signer=broker)
+        await self._journal.run(AgentJournal.keep_receipt, broker, deal.receipt)
+        await self._journal.run(AgentJournal.answered, bid.message_id, reply)
+        log.info("bought for %s", format_credits(deal.price))
+        return deal
+
+    async def _fetch(self, joined: Joined, row: AgentTrade) -> Purchase:
+        """Fetches a delivery that was paid for, checks it against its report, tells the broker that it is here."""
+        assert row.report is not None
+        report = verify(row.report, GainReport, signer=joined.broker)
+        incoming = Incoming.open(self._deliveries / row.trade.hex())
+        expectation = Expectation(
+            market=joined.terms.name,
+            broker=joined.broker,
+            purpose="delivery",
+            trade=row.trade,
+            sender=joined.broker,
+            receiver=self._identity.peer_id,
+            manifest_digest=report.delivery,
+            max_plain_bytes=min(joined.terms.max_parcel_bytes * 2, limits.MAX_PARCEL_BYTES),
+        )
+
+        async def fetch() -> None:
+            stream = await self._link.parcel_stream(Fetch(secrets.token_bytes(16), row.trade))
+            try:
+                await receive_parcel(
+                    stream,
+                    incoming,
+                    expectation,
+                    self._keyring,
+                    self._clock,
+                    check=lambda path, _: _check_delivery(path, report, joined),
+                )
+            finally:
+                await stream.close()
+
+        if not incoming.plain_path.exists():
+            await again(fetch)
+        await self._journal.run(AgentJournal.fetched, joined.broker, row.trade)
+        await self._link.request(Delivered(secrets.token_bytes(16), row.trade, report.delivery), Done)
+        return await self._purchase(joined, row, report)
+
+    async def _purchase(self, joined: Joined, row: AgentTrade, report: GainReport) -> Purchase:
+        kept = await self._journal.run(AgentJournal.trade, joined.broker, row.trade)
+        assert kept is not None and kept.receipt is not None
+        path = Incoming(self._deliveries / row.trade.hex()).plain_path
+        tensors = await asyncio.to_thread(unpack, path, schema=joined.schema, partial=True)
+        receipt = verify(kept.receipt, Receipt, signer=joined.broker)
+        return Purchase(row.trade, row.partner, kept.price, report, receipt, tensors)
+
+    async def _late_delivery(self, joined: Joined, reports: Sequence[GainReport]) -> Purchase | None:
+        """A delivery from an interrupted visit, where the broker measured it as better than this visit's snapshot."""
+        for row in await self._journal.run(AgentJournal.trades):
+            folder = self._deliveries / row.trade.hex()
+            if row.broker != joined.broker or row.stage != "fetched" or row.report is None or not folder.exists():
+                continue
+            late = verify(row.report, GainReport, signer=joined.broker)
+            now = [report.loss_before for report in reports if report.task == late.task]
+            if not now:
+                continue
+            if late.loss_after < now[0]:
+                return await self._purchase(joined, row, late)
+            log.warning("the late delivery of trade %s is no longer better and is dropped", row.trade.hex()[:8])
+            remove_tree(folder)
+        return None
+
+    async def _decline(self, joined: Joined, reports: Sequence[GainReport]) -> None:
+        """Says no to these; that saves the broker their deliveries, so failing at it matters little."""
+        trades = tuple(report.trade for report in reports)
+        if not trades:
+            return
+        for trade in trades:
+            await self._journal.run(AgentJournal.end, joined.broker, trade, "declined")
+        try:
+            await self._link.request(Decline(secrets.token_bytes(16), trades), Done)
+        except (Refused, NetworkFault) as error:
+            log.info("declining: %s", error)
+
+
+def _check_delivery(path: Path, report: GainReport, joined: Joined) -> None:
+    """:raises BadSnapshot: not the parameters that were measured, or not the market's model"""
+    manifest = read_manifest(path)
+    if digest_of(manifest) != report.delivery:
+        raise BadSnapshot("the delivery is not what the broker measured; keep the receipt and complain to it")
+    if any(not joined.terms.is_tradable(entry.name) for entry in manifest.tensors):
+        raise BadSnapshot("the delivery has tensors that this market does not trade")
+    unpack(path, schema=joined.schema, partial=True)
+
+
+def _others(reports: Sequence[GainReport], wanted: Sequence[tuple[int, GainReport]]) -> list[GainReport]:
+    """Reports that were not bid on."""
+    taken = {report.trade for _, report in wanted}
+    return [report for report in reports if report.trade not in taken]
+
+
+def _why_not(reports: Sequence[GainReport]) -> str:
+    """Why nothing was worth a bid, in words."""
+    if not reports:
+        return "nothing was offered"
+    best = reports[0]
+    if best.weight == 0:
+        return "no merge would help"
+    return f"the best gain was {best.gain:.4f} [{best.gain_low:.4f}, {best.gain_high:.4f}], not enough for a bid"

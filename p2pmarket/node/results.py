@@ -1,0 +1,64 @@
+"""What `trade` returns: frozen records that say in numbers and words what happened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from p2pmarket.messages import GainReport, Receipt
+from p2pmarket.units import format_credits
+
+
+@dataclasses.dataclass(frozen=True)
+class Purchase:
+    """Parameters that were bought, verified and (for a model) loaded in place."""
+
+    trade: bytes
+    seller: str
+    price: int
+    """Micro-credits paid."""
+    report: GainReport | None
+    """The report it was bought on; None for a delivery that was still owed from before a restart."""
+    receipt: Receipt
+    parameters: Mapping[str, Tensor]
+    """The merged tensors that were loaded, by name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sale:
+    """Parameters of this agent that were bought by another."""
+
+    trade: bytes
+    price: int
+    """Micro-credits the buyer paid."""
+    fee: int
+    """The broker's part of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TradeResult:
+    """One visit to the market."""
+
+    bought: tuple[Purchase, ...] = ()
+    sold: tuple[Sale, ...] = ()
+    """Sales that became known since the last visit."""
+    reports: tuple[GainReport, ...] = ()
+    """What the broker offered, best gain first."""
+    balance: int = 0
+    """Micro-credits after this visit."""
+    round: int = 0
+    note: str = ""
+    """Why nothing was bought, in words."""
+    problem: str = ""
+    """Empty, or what kept this visit from being completed; training goes on, the next visit takes up what is open."""
+
+    def __str__(self) -> str:
+        parts = [f"bought from {purchase.seller[-6:]} for {format_credits(purchase.price)}" for purchase in self.bought]
+        parts += [f"sold for {format_credits(sale.price)}" for sale in self.sold]
+        if self.problem:
+            parts.append(self.problem)
+        elif not self.bought:
+            parts.append(self.note or "bought nothing")
+        return f"{'; '.join(parts)}; balance {format_credits(self.balance)}"

@@ -1,0 +1,151 @@
+"""A whole market in one process: the same broker and agents as over the internet, on the in-memory transport.
+
+Knows: how to set the roles up, break them off without notice, and start them again from their folders. Refuses to know:
+what the market decides. Parties that vanish are data (`network.memory.Fault`), so a run can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from p2pmarket.broker_node.broker import Broker
+from p2pmarket.broker_node.ledger_thread import LedgerThread
+from p2pmarket.broker_node.service import build_appraiser, statement_for
+from p2pmarket.crypto.keyring import Keyring
+from p2pmarket.crypto.keys import Identity
+from p2pmarket.datasets import Dataset
+from p2pmarket.files import private_folder
+from p2pmarket.ledger.journal import Ledger
+from p2pmarket.market import MarketTerms
+from p2pmarket.messages import BrokerStatement
+from p2pmarket.network.directory import PeerBook, announce_once, find_brokers
+from p2pmarket.network.memory import Fault, MemoryNetwork
+from p2pmarket.node.agent import AsyncAgent
+from p2pmarket.node.strategy import Strategy
+from p2pmarket.units import Clock, now_ms
+
+
+class RunningBroker:
+    """A broker and what it stands on."""
+
+    def __init__(self, broker: Broker, ledger: LedgerThread, peer_id: str) -> None:
+        self.broker = broker
+        self.ledger = ledger
+        self.peer_id = peer_id
+
+
+class MarketInMemory:
+    """One market, one broker, any number of agents. Use it in an `async with`."""
+
+    def __init__(
+        self,
+        terms: MarketTerms,
+        validation: Mapping[str, Dataset],
+        folder: Path,
+        *,
+        faults: Sequence[Fault] = (),
+        clock: Clock = now_ms,
+        seed: int = 0,
+    ) -> None:
+        """:param validation: the broker's data for each task of the terms"""
+        self.terms = terms
+        self.folder = folder
+        self.network = MemoryNetwork(clock, faults)
+        self._clock = clock
+        self._appraiser = build_appraiser(terms, validation, device="cpu", seed=seed)
+        self._running: RunningBroker | None = None
+        self._agents: dict[str, tuple[AsyncAgent, PeerBook]] = {}
+
+    async def __aenter__(self) -> MarketInMemory:
+        await self.start_broker()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for name in list(self._agents):
+            await self.stop_agent(name)
+        await self.stop_broker()
+
+    def identity(self, name: str) -> Identity:
+        """The identity of a party: "broker", or an agent's name."""
+        return Identity.load_or_create(private_folder(self.folder / name) / "identity.key")
+
+    @property
+    def running(self) -> RunningBroker:
+        """The broker that runs now."""
+        assert self._running is not None
+        return self._running
+
+    async def start_broker(self) -> RunningBroker:
+        """Starts the broker on what its folder holds and announces it."""
+        folder = private_folder(self.folder / "broker")
+        identity = self.identity("broker")
+        transport = self.network.join(identity.peer_id)
+        ledger = LedgerThread(lambda: Ledger.open(folder / "ledger.sqlite", identity, self.terms.name, self._clock))
+        await ledger.open()
+        broker = Broker(
+            transport=transport,
+            identity=identity,
+            keyring=Keyring.open(folder / "keys", identity, self._clock),
+            terms=self.terms,
+            ledger=ledger,
+            appraiser=self._appraiser,
+            directory=folder,
+            clock=self._clock,
+        )
+        await broker.start()
+        statement = statement_for("simulated", self.terms, identity, await transport.addresses(), self._clock)
+        await announce_once(transport, statement, clock=self._clock)
+        self._running = RunningBroker(broker, ledger, identity.peer_id)
+        return self._running
+
+    async def stop_broker(self) -> None:
+        """Stops the broker; its folder stays."""
+        if self._running is None:
+            return
+        running, self._running = self._running, None
+        self.network.vanish(running.peer_id)
+        await running.broker.close()
+        await running.ledger.close()
+
+    async def start_agent(
+        self, name: str, strategy: Strategy | None = None, *, codec: str = "none", timeout_seconds: float = 60.0
+    ) -> AsyncAgent:
+        """Starts an agent on what its folder holds."""
+        folder = private_folder(self.folder / name)
+        identity = self.identity(name)
+        transport = self.network.join(identity.peer_id)
+        book = PeerBook(folder / "peers.sqlite")
+
+        async def find() -> Sequence[BrokerStatement]:
+            return await find_brokers(transport, self.terms.name, book, clock=self._clock)
+
+        agent = await AsyncAgent.over(
+            transport,
+            market=self.terms.name,
+            identity=identity,
+            find=find,
+            folder=folder,
+            strategy=strategy,
+            codec=codec,
+            timeout_seconds=timeout_seconds,
+            clock=self._clock,
+        )
+        self._agents[name] = (agent, book)
+        return agent
+
+    async def stop_agent(self, name: str) -> None:
+        """Stops an agent without a word to the broker; its folder stays."""
+        agent, book = self._agents.pop(name)
+        self.network.vanish(agent.peer_id)
+        await agent.close()
+        book.close()
+
+    async def balances(self) -> dict[str, int]:
+        """Micro-credits by peer id, as the broker's ledger has them."""
+        accounts = await self.running.ledger.run(Ledger.accounts)
+        return {account.peer: account.balance for account in accounts}
+
+    async def problems(self) -> Sequence[str]:
+        """What the ledger's own check finds wrong; empty when all is well."""
+        return (await self.running.ledger.run(Ledger.verify)).problems
