@@ -1,8 +1,8 @@
 """Guards against hostile bytes in hivemind's DHT, which decodes what strangers send before it checks it.
 
-Knows: two weak places of hivemind 1.1, the recursion of its decoder and its trust in records. Refuses to know: hivemind
-itself; what is guarded is passed in, so that only `libp2p` imports it. Bad bytes end as a ValueError inside hivemind's
-own handlers, which answer with an error, or as a record that is not stored.
+Knows: the weak places of hivemind 1.1: its decoder's recursion and errors, its trust in records. Refuses to know:
+hivemind itself; what is guarded is passed in, so that only `libp2p` imports it. Bad bytes end as a ValueError inside
+hivemind's own handlers, which answer with an error, or as a record that is not stored.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ _ENVELOPE_BYTES = 8
 """What msgpack may add around a value or a key."""
 
 
-def install_depth_guard(serializer: Any, deepest: int = limits.MAX_DHT_NESTING) -> None:
-    """Bounds how deep extension types nest in what `serializer` (hivemind's MSGPackSerializer) decodes.
+def install_decoder_guards(serializer: Any, deepest: int = limits.MAX_DHT_NESTING) -> None:
+    """Bounds how deep extension types nest in what `serializer` (hivemind's MSGPackSerializer) decodes, and how much
+    its errors hold. Both fail with a ValueError; may be called again.
 
-    Unbounded, one message of 120 kB overflows the C stack and ends the process (hivemind 1.1.12). Deeper than `deepest`
-    is a ValueError. May be called again; the guard is set once.
+    Unbounded, one message of 120 kB overflows the C stack and ends the process; and an error that quotes a message of
+    1 MiB is too long to be sent, so that hivemind keeps both for ever (1.1.12).
     """
     decode = serializer._decode_ext_types.__func__
+    loads = serializer.loads.__func__
     if getattr(decode, "bounded", False):
         return
     level = threading.local()
@@ -48,8 +50,16 @@ def install_depth_guard(serializer: Any, deepest: int = limits.MAX_DHT_NESTING) 
         finally:
             level.depth = depth
 
+    @functools.wraps(loads)
+    def loads_or_brief_error(cls: Any, data: bytes) -> Any:
+        try:
+            return loads(cls, data)
+        except Exception as error:
+            raise ValueError(f"not msgpack: {str(error)[:100]}") from None
+
     decode_within.bounded = True  # type: ignore[attr-defined]
     serializer._decode_ext_types = classmethod(decode_within)
+    serializer.loads = classmethod(loads_or_brief_error)
 
 
 class Record(Protocol):

@@ -19,12 +19,11 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hivemind.dht.node import DHTID, DHTNode
-from hivemind.dht.protocol import ValidationError
 from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
 from hivemind.p2p import P2P, PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, raise_if_failed, read_pbmsg_safe, write_pbmsg
@@ -45,7 +44,7 @@ from p2pmarket.errors import (
 )
 from p2pmarket.network.announcement import BROKER_KEYS
 from p2pmarket.network.asyncio_stream import BUFFER_BYTES, AsyncioStream
-from p2pmarket.network.dht_guards import AnnouncementValidator, install_depth_guard
+from p2pmarket.network.dht_guards import AnnouncementValidator, install_decoder_guards
 from p2pmarket.network.startup import IdentityLock, check_ports, diagnose, private_directory, with_port
 from p2pmarket.network.streams import StreamCaps, serve_stream
 from p2pmarket.network.transport import StreamHandler
@@ -103,7 +102,7 @@ class Libp2pTransport:
         :raises SettingsError: an address cannot be used
         :raises DaemonFailed: the daemon does not start on this machine
         """
-        install_depth_guard(MSGPackSerializer)
+        install_decoder_guards(MSGPackSerializer)
         identity = await asyncio.to_thread(Identity.load, settings.identity_path)
         settings = _checked(settings, identity.peer_id)
         self = cls(settings, identity.peer_id, IdentityLock(settings.identity_path), clock)
@@ -214,18 +213,17 @@ class Libp2pTransport:
 
     async def _watch(self, every_seconds: float) -> None:
         while self._daemon is not None:
-            if await self._daemon.lives(every_seconds):
-                with contextlib.suppress(*_GONE):
-                    await self._keep_company(self._daemon)
-            else:
+            if not await self._daemon.lives(every_seconds):
                 await self._restart(self._daemon)
+            await self._keep_company(self._daemon)
 
     async def _keep_company(self, daemon: _Daemon) -> None:
         """Remembers who is connected, and joins again when the DHT has lost everyone."""
-        latest_first = [*await daemon.neighbours(), *self._neighbours]
-        self._neighbours = list(dict.fromkeys(latest_first))[:MAX_REMEMBERED_PEERS]
-        if daemon.alone:
-            await daemon.join([*self._settings.initial_peers, *self._neighbours])
+        with contextlib.suppress(*_GONE):
+            latest_first = [*await daemon.neighbours(), *self._neighbours]
+            self._neighbours = list(dict.fromkeys(latest_first))[:MAX_REMEMBERED_PEERS]
+            if daemon.alone:
+                await daemon.join([*self._settings.initial_peers, *self._neighbours])
 
     async def _restart(self, dead: _Daemon) -> None:
         logger.error("the libp2p daemon died; starting another")
@@ -243,21 +241,23 @@ class Libp2pTransport:
             except BootstrapUnreachable:
                 # Alone is better than gone: `_keep_company` goes on trying.
                 settings = dataclasses.replace(settings, initial_peers=())
-            except (MarketError, *_GONE) as error:
-                logger.error("%s; trying again", error)
+            except Exception as error:  # whatever it is, a watchdog does not give up
+                logger.error("the libp2p daemon did not come back (%s); trying again", error)
                 settings = dataclasses.replace(settings, host_maddrs=self._settings.host_maddrs)
                 await asyncio.sleep(_pause_seconds(attempt))
         self._daemon = daemon
-        with contextlib.suppress(*_GONE):
-            await self._keep_company(daemon)
+        await self._keep_company(daemon)
         self.restarted.set()
         logger.warning("the libp2p daemon runs again")
 
     async def _next_start(self, settings: NetworkSettings) -> _Daemon:
         daemon = await _Daemon.start(settings, self._peer_id, self._storage, self._clock)
         try:
-            for protocol in self._handlers:
-                await daemon.listen(protocol, self._accept)
+            served: set[str] = set()
+            while missing := self._handlers.keys() - served:  # `serve` may be called meanwhile
+                for protocol in missing:
+                    await daemon.listen(protocol, self._accept)
+                served |= missing
         except BaseException:
             await daemon.stop()
             raise
@@ -342,8 +342,8 @@ class _Daemon:
             await self._probe(settings)
         except BaseException as error:
             await self.stop()
-            if isinstance(error, (*_GONE, RuntimeError, ValidationError)):
-                raise diagnose(str(error) or "failed to start in time", settings) from None
+            if isinstance(error, Exception) and not isinstance(error, MarketError):
+                raise diagnose(str(error) or "failed to start in time", settings) from error
             raise
         return self
 
@@ -368,21 +368,33 @@ class _Daemon:
     async def dial(
         self, peer_id: str, protocol: str, addresses: tuple[str, ...]
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """As hivemind's `stream_open`, with a larger buffer and no connection left open where it fails."""
+        """A connection that carries a stream to a peer."""
         peer = PeerID.from_base58(peer_id)
         await self._connect(peer, addresses)
+        wish = p2pd_pb2.StreamOpenRequest(peer=peer.to_bytes(), proto=[protocol])
+        _, reader, writer = await self._ask(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wish)
+        return reader, writer
+
+    async def _ask(self, **request: Any) -> tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]:
+        """The daemon's answer to one request, and the connection it came on; as hivemind's own, but with a larger
+        buffer, and no connection is left open where it fails."""
         path = self.p2p.daemon_listen_maddr["unix"]
         reader, writer = await asyncio.open_unix_connection(path, limit=BUFFER_BYTES)
         try:
-            wish = p2pd_pb2.StreamOpenRequest(peer=peer.to_bytes(), proto=[protocol])
-            await write_pbmsg(writer, p2pd_pb2.Request(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wish))
+            await write_pbmsg(writer, p2pd_pb2.Request(**request))
             answer = p2pd_pb2.Response()
             await read_pbmsg_safe(reader, answer)
             raise_if_failed(answer)
         except BaseException:
             writer.close()
             raise
-        return reader, writer
+        return answer, reader, writer
+
+    async def _ask_once(self, seconds: float, **request: Any) -> Any:
+        """The daemon's answer within `seconds`."""
+        answer, _, writer = await asyncio.wait_for(self._ask(**request), seconds)
+        writer.close()
+        return answer
 
     async def _connect(self, peer: Any, addresses: tuple[str, ...]) -> None:
         """Tells the daemon where a peer may be; whether that helps is seen when it is dialled."""
@@ -392,17 +404,25 @@ class _Daemon:
                 maddrs.append(Multiaddr(address.removesuffix(f"/p2p/{peer}")))
         if maddrs:
             with contextlib.suppress(*_GONE):
-                await asyncio.wait_for(self.p2p._client.connect(peer, maddrs), CONNECT_SECONDS)
+                await self.connect(peer, maddrs)
+
+    async def connect(self, peer: Any, maddrs: Iterable[Any]) -> None:
+        """Connects to a peer at one of `maddrs`, or wherever the network knows it to be.
+
+        :raises P2PDaemonError: it is nowhere
+        """
+        wish = p2pd_pb2.ConnectRequest(peer=peer.to_bytes(), addrs=[maddr.to_bytes() for maddr in maddrs])
+        await self._ask_once(CONNECT_SECONDS, type=p2pd_pb2.Request.CONNECT, connect=wish)
 
     async def visible(self) -> tuple[str, ...]:
         """Addresses as others may dial them; none where the daemon listens nowhere."""
-        peer_id, maddrs = await asyncio.wait_for(self.p2p._client.identify(), PING_SECONDS)
-        return tuple(f"{maddr}/p2p/{peer_id}" for maddr in maddrs)
+        answer = await self._ask_once(PING_SECONDS, type=p2pd_pb2.Request.IDENTIFY)
+        return tuple(_dialled(answer.identify.addrs, answer.identify.id))
 
     async def neighbours(self) -> list[str]:
         """Addresses of the connected peers."""
-        peers = await asyncio.wait_for(self.p2p.list_peers(), PING_SECONDS)
-        return [f"{maddr}/p2p/{peer.peer_id}" for peer in peers for maddr in peer.addrs]
+        answer = await self._ask_once(PING_SECONDS, type=p2pd_pb2.Request.LIST_PEERS)
+        return [maddr for peer in answer.peers for maddr in _dialled(peer.addrs, peer.id)]
 
     @property
     def alone(self) -> bool:
@@ -446,6 +466,7 @@ class _Daemon:
         finally:
             if child.returncode is None:
                 child.kill()
+                await child.wait()
             child._transport.close()
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -506,12 +527,14 @@ async def _check_identity_free(settings: NetworkSettings, peer_id: str) -> None:
         no_listen=True,
     )
     try:
-        with contextlib.suppress(*_GONE):
-            await asyncio.wait_for(stranger.p2p._client.connect(PeerID.from_base58(peer_id), []), PING_SECONDS)
-            raise IdentityInUse(
-                f"a peer with the identity {settings.identity_path} is on this network already; stop it, or give this"
-                " one its own identity"
-            )
+        for pause in (0.05, 0.1, 0.2):  # what the initial peers know reaches a newcomer within moments, not at once
+            with contextlib.suppress(*_GONE):
+                await stranger.connect(PeerID.from_base58(peer_id), ())
+                raise IdentityInUse(
+                    f"a peer with the identity {settings.identity_path} is on this network already; stop it, or give"
+                    " this one its own identity"
+                )
+            await asyncio.sleep(pause)
     finally:
         await stranger.stop()
 
@@ -532,6 +555,13 @@ def _checked(settings: NetworkSettings, own_peer_id: str) -> NetworkSettings:
             ) from None
     others = tuple(maddr for maddr in settings.initial_peers if _peer_of(maddr) != own_peer_id)
     return dataclasses.replace(settings, initial_peers=others)
+
+
+def _dialled(maddrs: Iterable[bytes], peer_id: bytes) -> Iterator[str]:
+    """Addresses as text; those of transports that hivemind's parser does not know are left out."""
+    for maddr in maddrs:
+        with contextlib.suppress(Exception):
+            yield f"{Multiaddr(maddr)}/p2p/{PeerID(peer_id)}"
 
 
 def _peer_of(maddr: str) -> str:
