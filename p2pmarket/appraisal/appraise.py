@@ -2,6 +2,10 @@
 
 Knows: the order of these steps. Refuses to know: peers, prices, files. Everything is chosen on SELECT; REPORT is looked
 at once, at the end, and changes nothing but the numbers told.
+
+An agent whose data are not the broker's is overconfident there, and merging it with anything, zeros and noise
+included, lowers its cross entropy: the merge is smaller, hence calmer. That is worth nothing that a seller knows, so a
+merge that helps counts only if it beats the buyer's own parameters, scaled down as far as is best, beyond chance.
 Fails with BadSnapshot where parameters give losses that are no numbers, ModelError where things do not fit.
 """
 
@@ -11,6 +15,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 
+import torch
 from torch import Tensor
 
 from p2pmarket.alignment import Permutations, PermutationSpec, apply, is_identity, match
@@ -25,6 +30,11 @@ Codec = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 """Tensors -> what the buyer will decode."""
 Progress = Callable[[str, float], None]
 """Called with what is being done, in words, and the finished part, 0 ... 1."""
+
+
+_WELL_MORE = 1.25
+"""How many times the control's improvement a merge must reach. On digits, of 192 sellers without knowledge (fresh,
+normal or shuffled weights) 156 passed without a control, 44 at 1, 7 at 1.25; of 24 true ones 19, 18 and 13."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +69,12 @@ class _Candidate:
     alignment: str
     seller: Mapping[str, Tensor]
     alpha: float
-    loss: float
-    """On SELECT, at alpha."""
+    losses: Tensor
+    """(S,) on SELECT, at alpha."""
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
 
 
 def align_pair(
@@ -101,23 +115,25 @@ def appraise(
     names = mergeable(buyer, seller, tradable)
     left_out = tuple(sorted(buyer.keys() - set(names)))
     bench = _Bench(evaluator, validation, buyer, names)
-    before = bench.loss_on_select(bench.buyer)
-    if not math.isfinite(before):
+    before = bench.on_select(bench.buyer)
+    if not math.isfinite(float(before.mean())):
         raise BadSnapshot("the buyer's parameters give a loss that is not a number on the validation data")
-    sellers = {"identity": seller}
+    sellers = {"control": {name: torch.zeros_like(buyer[name]) for name in names}, "identity": seller}
     if spec is not None and alignment is not None and not is_identity(alignment):
         sellers["weights"] = apply(spec, alignment, seller)
-    candidates: list[_Candidate] = []
+    candidates: dict[str, _Candidate] = {}
     for label, aligned in sellers.items():
         progress(f"searching ({label})", 0.1 + 0.7 * len(candidates) / len(sellers))
-        candidates.append(bench.search(label, aligned))
-    best = min(candidates, key=lambda candidate: candidate.loss)  # a tie goes to the identity
+        candidates[label] = bench.search(label, aligned)
+    control = candidates.pop("control")
+    best = min(candidates.values(), key=lambda candidate: candidate.loss)  # a tie goes to the identity
 
     delivered: dict[str, Tensor] = {}
     if best.alpha > 0:
         merged = bench.merged(best.seller, best.alpha)
         delivered = encode_decode({name: merged[name].cpu() for name in names})
-        if not bench.loss_on_select({**bench.buyer, **evaluator.place(delivered)}) < before:
+        after = bench.on_select({**bench.buyer, **evaluator.place(delivered)})
+        if not _helps(before, control, after, confidence):
             delivered = {}
     progress("measuring", 0.8)
     appraisal = _report(bench, best, delivered, confidence, left_out)
@@ -139,11 +155,11 @@ class _Bench:
     def search(self, label: str, seller: Mapping[str, Tensor]) -> _Candidate:
         """The best alpha for one alignment of the seller."""
         placed = self.evaluator.place({name: seller[name] for name in self.names})
-        losses: dict[float, float] = {}
+        losses: dict[float, Tensor] = {}
 
         def loss_at(alpha: float) -> float:
-            losses[alpha] = self.loss_on_select(self.merged(placed, alpha))
-            return losses[alpha]
+            losses[alpha] = self.on_select(self.merged(placed, alpha))
+            return float(losses[alpha].mean())
 
         alpha = search(loss_at)
         return _Candidate(label, placed, alpha, losses[alpha])
@@ -155,8 +171,17 @@ class _Bench:
             return self.evaluator.reset_statistics(tensors, self.validation.select_inputs, self.names)
         return tensors
 
-    def loss_on_select(self, tensors: Mapping[str, Tensor]) -> float:
-        return self.evaluator.measure(tensors, self.validation.select_inputs, self.validation.select_targets).loss
+    def on_select(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """(S,) the losses on SELECT."""
+        return self.evaluator.measure(tensors, self.validation.select_inputs, self.validation.select_targets).losses
+
+
+def _helps(before: Tensor, control: _Candidate, after: Tensor, confidence: float) -> bool:
+    """Whether `after` is better than the buyer's `before`, and by well more than the control, beyond chance."""
+    if not float(after.mean()) < float(before.mean()):
+        return False
+    wanted = before - _WELL_MORE * (before - control.losses)
+    return control.alpha == 0.0 or paired_gain(wanted, after, confidence).low > 0
 
 
 def _report(

@@ -1,0 +1,110 @@
+"""Weight matching finds planted permutations, is deterministic, and leaves torch's generators alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from p2pmarket.alignment import Axis, PermutationClass, PermutationSpec, apply, identity, inverse, match
+from p2pmarket.errors import ModelError
+from p2pmarket.models import build_model, permutation_spec
+
+Tensors = dict[str, torch.Tensor]
+
+MLP = ("mlp", {"inputs": 20, "hidden": [16, 24, 12], "outputs": 4})
+
+
+def _pair(
+    reference: str, arguments: dict[str, object], noise: float
+) -> tuple[PermutationSpec, Tensors, Tensors, Tensors]:
+    """Spec, buyer, a seller that is the buyer permuted plus noise, and the permutations planted."""
+    torch.manual_seed(0)
+    model = build_model(reference, arguments, False)
+    spec = permutation_spec(reference, arguments, model)
+    assert spec is not None
+    buyer = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    planted = {name: torch.randperm(size) for name, size in spec.sizes.items()}
+    seller = {
+        name: tensor + noise * tensor.std() * torch.randn(tensor.shape) if tensor.ndim > 1 else tensor
+        for name, tensor in apply(spec, planted, buyer).items()
+    }
+    return spec, buyer, seller, planted
+
+
+def _objective(first: Tensors, second: Tensors) -> float:
+    return sum(float((first[name].double() * second[name].double()).sum()) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("reference", "arguments"),
+    [MLP, ("resnet20", {"outputs": 4}), ("wide_resnet", {"depth": 10, "width": 2, "outputs": 4})],
+)
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_a_planted_permutation_is_found(reference: str, arguments: dict[str, object], noise: float) -> None:
+    spec, buyer, seller, planted = _pair(reference, arguments, noise)
+    found = match(spec, buyer, seller, seed=1)
+    undo = inverse(planted)
+    assert all(torch.equal(found[name], undo[name]) for name in spec.sizes)
+
+
+def test_the_inverse_serves_the_other_direction() -> None:
+    spec, buyer, seller, _ = _pair(*MLP, noise=2.0)
+    there = match(spec, buyer, seller, seed=1)
+    assert _objective(buyer, apply(spec, there, seller)) == pytest.approx(
+        _objective(seller, apply(spec, inverse(there), buyer)), rel=1e-12
+    )
+
+
+def test_never_worse_than_the_identity_and_no_worse_with_restarts() -> None:
+    for seed in range(5):
+        torch.manual_seed(seed)
+        first, second = (build_model(*MLP, False).state_dict() for _ in range(2))
+        spec = permutation_spec(*MLP, build_model(*MLP, False))
+        assert spec is not None
+        once = _objective(first, apply(spec, match(spec, first, second, seed=1), second))
+        more = _objective(first, apply(spec, match(spec, first, second, seed=1, restarts=4), second))
+        assert more >= once > _objective(first, second)
+
+
+def test_equal_inputs_give_equal_permutations_and_no_generator_moves() -> None:
+    spec, buyer, seller, _ = _pair(*MLP, noise=3.0)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = match(spec, buyer, seller, seed=9), match(spec, buyer, seller, seed=9)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+
+
+def test_limits_hold() -> None:
+    spec, buyer, seller, _ = _pair(*MLP, noise=0.0)
+    found = match(spec, buyer, seller, seed=1, max_visits=0)
+    assert all(torch.equal(found[name], indices) for name, indices in identity(spec).items())
+
+
+def test_one_class_is_solved_exactly() -> None:
+    """With one class the problem is one assignment: compared with all orders of five units."""
+    generator = torch.Generator().manual_seed(3)
+    first, second = ({"w": torch.randn(5, 4, generator=generator)} for _ in range(2))
+    spec = PermutationSpec((PermutationClass("a", 5, (Axis("w", 0),)),))
+    best = max(float((first["w"] * second["w"][list(order)]).sum()) for order in itertools.permutations(range(5)))
+    assert _objective(first, apply(spec, match(spec, first, second, seed=0), second)) == pytest.approx(best, rel=1e-6)
+
+
+def test_a_class_on_both_axes_only_ever_rises() -> None:
+    """A square weight from a residual stream to itself: the assignment is a linearisation, the objective decides."""
+    spec = PermutationSpec((PermutationClass("a", 8, (Axis("w", 0), Axis("w", 1))),))
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        first, second = ({"w": torch.randn(8, 8, generator=generator)} for _ in range(2))
+        found = match(spec, first, second, seed=0)
+        assert _objective(first, apply(spec, found, second)) >= _objective(first, second)
+
+
+def test_a_seller_of_another_width_is_refused() -> None:
+    spec, buyer, _, _ = _pair(*MLP, noise=0.0)
+    wider = build_model("mlp", {"inputs": 20, "hidden": [17, 24, 12], "outputs": 4}, False).state_dict()
+    with pytest.raises(ModelError, match=r"'hidden\.0' has 16 units"):
+        match(spec, buyer, wider, seed=1)

@@ -1,0 +1,241 @@
+"""One pair appraised on real digits: a true gain is found, a false one is not, REPORT chooses nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from appraisal_examples import Tensors, bench, trained, untrained
+from torch import nn
+
+from p2pmarket.alignment import PermutationSpec, apply, inverse
+from p2pmarket.appraisal import Appraisal, Evaluator, Validation, align_pair, appraise
+from p2pmarket.errors import BadSnapshot, ModelError
+from p2pmarket.parameters import round_trip, take_snapshot
+
+pytest.importorskip("sklearn")
+
+
+def _appraise(buyer: Tensors, seller: Tensors, *, codec: str = "none", **changes: Any) -> Appraisal:
+    evaluator, validation, spec = bench()
+    options: dict[str, Any] = {
+        "validation": validation,
+        "spec": spec,
+        "tradable": buyer.keys(),
+        "encode_decode": lambda tensors: round_trip(tensors, codec),
+        "confidence": 0.95,
+        "seed": 1,
+        **changes,
+    }
+    return appraise(evaluator, buyer=buyer, seller=seller, **options)
+
+
+def _same(first: Appraisal, second: Appraisal) -> bool:
+    numbers = [{**dataclasses.asdict(one), "delivered": None} for one in (first, second)]
+    return numbers[0] == numbers[1] and all(
+        torch.equal(tensor, second.delivered[name]) for name, tensor in first.delivered.items()
+    )
+
+
+@pytest.mark.parametrize("codec", ["none", "bfloat16", "int8"])
+def test_agents_that_know_different_classes_help_each_other(codec: str) -> None:
+    first, second = trained(0, 1), trained(5, 2)
+    for buyer, seller in ((first, second), (second, first)):
+        appraisal = _appraise(buyer, seller, codec=codec)
+        assert 0 < appraisal.alpha <= 1
+        assert 0 < appraisal.low < appraisal.gain < appraisal.high
+        assert appraisal.gain == pytest.approx(appraisal.loss_before - appraisal.loss_after)
+        assert appraisal.metric_after > appraisal.metric_before
+        assert appraisal.left_out == () and appraisal.delivered.keys() == buyer.keys()
+
+
+@pytest.mark.parametrize("codec", ["none", "bfloat16", "int8"])
+def test_what_is_delivered_is_what_was_measured(codec: str) -> None:
+    evaluator, validation, _ = bench()
+    appraisal = _appraise(trained(0, 1), trained(5, 2), codec=codec)
+    decoded = round_trip(appraisal.delivered, codec)
+    assert all(torch.equal(decoded[name], tensor) for name, tensor in appraisal.delivered.items())
+    measured = evaluator.measure(decoded, validation.report_inputs, validation.report_targets)
+    assert (measured.loss, measured.metric) == (appraisal.loss_after, appraisal.metric_after)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_weights_bring_nothing(seed: int) -> None:
+    appraisal = _appraise(trained(0, 1), untrained(seed))
+    assert appraisal.alpha == 0.0 or appraisal.low <= 0.0
+
+
+def test_a_seller_of_zeros_brings_nothing_though_the_merge_has_a_lower_loss() -> None:
+    """The buyer, overconfident on the broker's classes, gets calmer by any smaller weights: no seller's merit."""
+    buyer = trained(0, 1)
+    evaluator, validation, _ = bench()
+    calmer = {name: 0.8 * tensor for name, tensor in buyer.items()}
+    losses = [
+        evaluator.measure(tensors, validation.report_inputs, validation.report_targets).loss
+        for tensors in (buyer, calmer)
+    ]
+    assert losses[1] < losses[0]
+    assert _appraise(buyer, {name: torch.zeros_like(tensor) for name, tensor in buyer.items()}).alpha == 0.0
+    assert _appraise(buyer, {name: -tensor for name, tensor in buyer.items()}).alpha == 0.0
+
+
+def test_a_seller_equal_to_the_buyer_brings_exactly_nothing() -> None:
+    buyer = trained(0, 1)
+    appraisal = _appraise(buyer, buyer)
+    assert (appraisal.alpha, appraisal.gain, appraisal.low, appraisal.high) == (0.0, 0.0, 0.0, 0.0)
+    assert appraisal.loss_after == appraisal.loss_before and not appraisal.delivered
+    assert appraisal.alignment == "identity"
+
+
+def test_a_codec_that_loses_the_gain_is_no_purchase() -> None:
+    def destroy(tensors: Tensors) -> Tensors:
+        return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+
+    appraisal = _appraise(trained(0, 1), trained(5, 2), encode_decode=destroy)
+    assert appraisal.alpha == 0.0 and appraisal.gain == 0.0 and not appraisal.delivered
+
+
+def test_alignment_finds_a_seller_in_another_order() -> None:
+    """The seller's units shuffled: without alignment the merge is poor, with it nothing is lost."""
+    buyer, seller = trained(0, 1), trained(5, 2)
+    _, _, spec = bench()
+    generator = torch.Generator().manual_seed(3)
+    shuffled = apply(spec, {n: torch.randperm(s, generator=generator) for n, s in spec.sizes.items()}, seller)
+    plain, other = _appraise(buyer, seller), _appraise(buyer, shuffled)
+    without = _appraise(buyer, shuffled, spec=None)
+    assert other.alignment == "weights" and without.alignment == "identity"
+    assert other.gain > without.gain
+    assert other.gain == pytest.approx(plain.gain, rel=0.2)
+
+
+def test_a_pairs_alignment_is_kept_for_both_directions() -> None:
+    first, second = trained(0, 1), trained(5, 2)
+    _, _, spec = bench()
+    kept = align_pair(spec, first, second, seed=1)
+    assert kept is not None
+    assert _same(_appraise(first, second, alignment=kept), _appraise(first, second))
+    back = _appraise(second, first, alignment=inverse(kept))
+    assert back.low > 0
+    assert align_pair(None, first, second, seed=1) is None
+
+
+def test_equal_inputs_give_equal_results() -> None:
+    first, second = trained(0, 1), trained(5, 2)
+    state = torch.get_rng_state()
+    before = {name: tensor.clone() for name, tensor in first.items()}
+    assert _same(_appraise(first, second), _appraise(first, second))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], tensor) for name, tensor in first.items())
+
+
+def test_report_changes_nothing_but_the_numbers_told() -> None:
+    first, second = trained(0, 1), trained(5, 2)
+    _, validation, _ = bench()
+    order = torch.randperm(len(validation.report_targets), generator=torch.Generator().manual_seed(1))
+    shuffled = Validation.of(
+        validation.select_inputs,
+        validation.select_targets,
+        validation.report_inputs,
+        validation.report_targets[order],
+    )
+    honest, blind = _appraise(first, second), _appraise(first, second, validation=shuffled)
+    assert (honest.alpha, honest.alignment) == (blind.alpha, blind.alignment)
+    assert all(torch.equal(tensor, blind.delivered[name]) for name, tensor in honest.delivered.items())
+    assert honest.gain != blind.gain
+    # The control: SELECT does choose.
+    swapped = Validation.of(
+        validation.select_inputs,
+        validation.select_targets[torch.randperm(len(validation.select_targets))],
+        validation.report_inputs,
+        validation.report_targets,
+    )
+    assert _appraise(first, second, validation=swapped).alpha != honest.alpha
+
+
+def test_only_what_is_tradable_is_bought() -> None:
+    first, second = trained(0, 1), trained(5, 2)
+    names = ("layers.0.weight", "layers.0.bias")
+    appraisal = _appraise(first, second, tradable=names)
+    assert set(appraisal.left_out) == first.keys() - set(names)
+    assert appraisal.delivered.keys() <= set(names)
+    nothing = _appraise(first, second, tradable=())
+    assert nothing.alpha == 0.0 and set(nothing.left_out) == first.keys()
+
+
+def test_statistics_of_a_merge_are_reset_and_counters_stay_the_buyers() -> None:
+    def model(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(600, 4, generator=generator) * 3 + 1
+    targets = (inputs @ torch.randn(4, 3, generator=generator)).argmax(1)
+    seller = model(2)
+    optimiser = torch.optim.Adam(seller.parameters(), lr=0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(seller(inputs[:200]), targets[:200]).backward()
+        optimiser.step()
+    appraisal = appraise(
+        Evaluator(model(1), loss="cross_entropy", metric="accuracy", device="cpu"),
+        Validation.split(inputs[200:], targets[200:], select_fraction=0.5, seed=1),
+        None,
+        take_snapshot(model(1)),
+        take_snapshot(seller),
+        tradable=seller.state_dict().keys(),
+        encode_decode=lambda tensors: round_trip(tensors, "none"),
+        confidence=0.95,
+        seed=1,
+    )
+    assert appraisal.low > 0 and appraisal.metric_after > 0.8
+    assert appraisal.left_out == ("1.num_batches_tracked",)
+    assert not torch.equal(appraisal.delivered["1.running_mean"], seller.state_dict()["1.running_mean"])
+
+
+def test_parameters_that_overflow_are_the_peers_fault() -> None:
+    buyer = trained(0, 1)
+    huge = {name: torch.full_like(tensor, 3e38) for name, tensor in buyer.items()}
+    with pytest.raises(BadSnapshot, match="buyer"):
+        _appraise(huge, buyer)
+    assert _appraise(buyer, huge).alpha == 0.0
+
+
+def test_a_spec_of_another_model_is_refused() -> None:
+    _, _, spec = bench()
+    wider = PermutationSpec(tuple(dataclasses.replace(group, size=33) for group in spec.classes))
+    with pytest.raises(ModelError, match="33 units"):
+        _appraise(trained(0, 1), trained(5, 2), spec=wider)
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, float]] = []
+    _appraise(trained(0, 1), trained(5, 2), progress=lambda doing, done: told.append((doing, done)))
+    assert [doing for doing, _ in told] == [
+        "aligning",
+        "searching (control)",
+        "searching (identity)",
+        "searching (weights)",
+        "measuring",
+        "done",
+    ]
+    assert [done for _, done in told] == sorted(done for _, done in told) and told[-1][1] == 1.0
+
+
+@pytest.mark.gpu
+def test_cuda_and_cpu_agree() -> None:
+    first, second = trained(0, 1), trained(5, 2)
+    _, validation, spec = bench()
+    results = [
+        appraise(
+            bench(device)[0], validation, spec, first, second,
+            tradable=first.keys(), encode_decode=lambda tensors: round_trip(tensors, "none"), confidence=0.95, seed=1,
+        )
+        for device in ("cpu", "cuda")
+    ]  # fmt: skip
+    assert results[0].alignment == results[1].alignment
+    assert results[0].alpha == pytest.approx(results[1].alpha, abs=0.02)
+    assert results[0].gain == pytest.approx(results[1].gain, rel=1e-3)
+    assert results[0].metric_after == pytest.approx(results[1].metric_after, abs=0.01)
+    assert all(tensor.device.type == "cpu" for tensor in results[1].delivered.values())
