@@ -98,14 +98,14 @@ def subset_by_class(dataset: Dataset, keep: Mapping[int, float], seed: int) -> D
     return dataset.take(torch.from_numpy(np.flatnonzero(chosen)))
 
 
-def _read_npz(path: Path) -> dict[str, Tensor]:
+def _read_npz(path: Path) -> dict[str, Tensor | None]:
+    """Every array's name; None for those that are left unread, as no dataset needs them."""
     _check_file(path)
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor | None] = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
-                if _matters(name):
-                    tensors[name] = _from_array(archive[name], f"{path}: array {name!r}")
+                tensors[name] = _from_array(archive[name], f"{path}: array {name!r}") if _matters(name) else None
     except DataError:
         raise
     except Exception as reason:  # numpy and zipfile raise half a dozen kinds for damaged files
@@ -116,11 +116,11 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def _matters(name: str) -> bool:
-    """Whether an array of this name can be inputs or targets; others are left unread."""
+    """Whether an array of this name can be inputs or targets."""
     return any(name in (word, *(f"{word}_{part}" for part in _PARTS)) for pair in _PAIRS for word in pair)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor | None]:
     _check_file(path)
     try:
         return dict(load_file(path))
@@ -137,7 +137,7 @@ def _check_file(path: Path) -> None:
 def _from_array(array: np.ndarray, where: str) -> Tensor:
     if array.dtype.kind not in "fiub":
         raise DataError(f"{where} holds {array.dtype}, expected numbers")
-    native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
     if native.dtype.kind == "u" and native.dtype.itemsize > 1:
         native = native.astype(np.int64)
     return torch.from_numpy(native)
@@ -159,12 +159,12 @@ def _from_function(source: str, allow_import: bool) -> Dataset:
     return _checked(parts[0], parts[1], source)
 
 
-def _select(tensors: Mapping[str, Tensor], part: str, source: str) -> Dataset:
-    for inputs, targets in _PAIRS:
-        names = (f"{inputs}_{part}", f"{targets}_{part}") if part else (inputs, targets)
-        if names[0] in tensors and names[1] in tensors:
-            return _checked(tensors[names[0]], tensors[names[1]], source)
-    found = ", ".join(sorted(tensors)) or "none of these"
+def _select(tensors: Mapping[str, Tensor | None], part: str, source: str) -> Dataset:
+    for pair in _PAIRS:
+        inputs, targets = (tensors.get(f"{word}_{part}" if part else word) for word in pair)
+        if inputs is not None and targets is not None:
+            return _checked(inputs, targets, source)
+    found = ", ".join(sorted(tensors)) or "nothing"
     if not part and any(f"x_{word}" in tensors or f"inputs_{word}" in tensors for word in _PARTS):
         raise DataError(f"{source} has more than one part ({found}); add #train or #test to its name")
     raise DataError(f"{source}: found {found}; expected {_EXPECTED}")

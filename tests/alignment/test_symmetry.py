@@ -23,10 +23,10 @@ from p2pmarket.models import build_model, permutation_spec
 
 MODELS = [
     ("mlp", {"inputs": 12, "hidden": [9, 9, 5], "outputs": 4}, (4, 12)),
-    ("wide_resnet", {"depth": 10, "width": 1, "outputs": 4}, (2, 3, 8, 8)),
-    ("wide_resnet", {"depth": 16, "width": 2, "outputs": 4}, (2, 3, 8, 8)),
-    ("resnet20", {"outputs": 4}, (2, 3, 8, 8)),
-    ("resnet20", {"outputs": 4, "norm": "batch"}, (2, 3, 8, 8)),
+    ("wide_resnet", {"depth": 10, "width": 1, "outputs": 4}, (1, 3, 4, 4)),
+    ("wide_resnet", {"depth": 16, "width": 2, "outputs": 4}, (1, 3, 4, 4)),
+    ("resnet20", {"outputs": 4}, (1, 3, 4, 4)),
+    ("resnet20", {"outputs": 4, "norm": "batch"}, (1, 3, 4, 4)),
 ]
 
 
@@ -49,11 +49,11 @@ def test_the_built_in_specs_are_symmetries(
 
 
 @pytest.mark.parametrize(("reference", "arguments", "shape"), MODELS)
-def test_any_member_left_out_is_noticed(reference: str, arguments: dict[str, object], shape: tuple[int, ...]) -> None:
+def test_a_member_left_out_is_noticed(reference: str, arguments: dict[str, object], shape: tuple[int, ...]) -> None:
     model, spec = _model(reference, arguments)
     inputs = (torch.randn(shape),)
-    for index, group in list(enumerate(spec.classes))[:3]:
-        for left_out in range(len(group.members)):
+    for index, group in list(enumerate(spec.classes))[:2]:
+        for left_out in range(0, len(group.members), 3):
             members = group.members[:left_out] + group.members[left_out + 1 :]
             classes = (*spec.classes[:index], dataclasses.replace(group, members=members), *spec.classes[index + 1 :])
             with pytest.raises(ModelError, match=f"class '{group.name}' is not a symmetry"):
