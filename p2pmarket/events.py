@@ -6,7 +6,9 @@ Knows: nothing of how events are shown; the command line prints them as JSON lin
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,14 +17,18 @@ Event = Mapping[str, Any]
 Emit = Callable[[Event], None]
 
 
-async def stop_requested() -> None:
-    """Returns when this process is asked to stop, by SIGINT or SIGTERM."""
+async def stop_requested(*, on_eof: bool = False) -> None:
+    """Returns when this process is asked to stop: by SIGINT or SIGTERM, or (`on_eof`) when standard input closes."""
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
+    if on_eof:
+        loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 1024) else asked.set())
     try:
         await asked.wait()
     finally:
+        if on_eof:
+            loop.remove_reader(sys.stdin.fileno())
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)

@@ -64,6 +64,7 @@ class PeerSettings:
     public_name: str = option("", "a name for people; proves nothing")
     device: str = option("auto", "cpu, cuda, or auto: a GPU where there is one")
     json: bool = flag(False, "events as JSON lines on stdout")
+    stop_on_eof: bool = flag(False, "stop when standard input closes: for programs that start this one")
 
     @property
     def folder(self) -> Path:

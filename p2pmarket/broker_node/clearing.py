@@ -73,9 +73,10 @@ class Clearing:
             return stored
         if bid.delivery == NOTHING:
             raise RuleBroken("no merge helped on this trade, there is nothing to buy", code="nothing-to-buy")
+        # Also for a bid that is being cleared: the ledger knows whose trade this is, and that there is one bid.
+        await self._ledger.run(Ledger.place_bid, data)
         task = self._clearing.get(bid.trade)
         if task is None:
-            await self._ledger.run(Ledger.place_bid, data)
             task = asyncio.create_task(self._clear(buyer, bid))
             self._clearing[bid.trade] = task
             task.add_done_callback(lambda _: self._clearing.pop(bid.trade, None))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from p2pmarket import limits
 from p2pmarket.broker_node.book import Book
@@ -21,7 +20,7 @@ from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import check_fresh, sign, type_of, verify
 from p2pmarket.errors import MarketError, RuleBroken, WrongVersion
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.ledger.trade import ENDS
+from p2pmarket.ledger.trade import ENDS, STATES
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import (
     PROTOCOL_VERSION,
@@ -49,7 +48,8 @@ from p2pmarket.units import Clock
 
 log = logging.getLogger(__name__)
 
-M = TypeVar("M", bound=Message)
+MAX_STATUS = 64
+"""Trades in one Status."""
 Effect = Callable[[Ledger, sqlite3.Connection], Message]
 
 
@@ -216,12 +216,12 @@ class Desk:
         request = verify(data, StatusRequest, signer=peer)
 
         def read(ledger: Ledger) -> tuple[TradeStatus, ...]:
-            rows = ledger.trades(peer=peer)
             if request.trades:
-                rows = [row for row in rows if row.trade in request.trades]
+                rows = [ledger.trade(trade) for trade in request.trades]
             else:
-                rows = [row for row in rows if row.state not in ENDS]
-            return tuple(TradeStatus(row.trade, row.state, row.price, row.receipt) for row in rows[:64])
+                rows = [row for state in STATES if state not in ENDS for row in ledger.trades(peer, state, MAX_STATUS)]
+            rows = [row for row in rows if peer in (row.buyer, row.seller)]
+            return tuple(TradeStatus(row.trade, row.state, row.price, row.receipt) for row in rows[:MAX_STATUS])
 
         return sign(self._identity, Status(trades=await self._ledger.run(read)))
 

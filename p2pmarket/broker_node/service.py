@@ -172,7 +172,7 @@ async def _serve(
         }
     )
     try:
-        await stop_requested()
+        await stop_requested(on_eof=settings.stop_on_eof)
     finally:
         announcing.cancel()
         status.cancel()

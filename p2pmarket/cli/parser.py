@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from p2pmarket import __version__
 from p2pmarket.options import add_flags
-from p2pmarket.settings import BrokerSettings, MarketAccess, NodeSettings
+from p2pmarket.settings import BrokerSettings, MarketAccess, NodeSettings, PeerSettings
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -36,6 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_flags(node, NodeSettings)
     broker = _command(commands, "broker", "roles:run_broker", "run a broker: appraise, price, settle, deliver")
     add_flags(broker, BrokerSettings)
+    peer = _command(commands, "peer", "roles:run_peer", "run a peer that only keeps the network together: a bootstrap")
+    add_flags(peer, PeerSettings)
     offers = _command(commands, "offers", "listings:offers", "markets and brokers on the network; a market's offers")
     add_flags(offers, MarketAccess)
     _trades(commands)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from p2pmarket.cli.show import emitter
 from p2pmarket.options import resolve
-from p2pmarket.settings import BrokerSettings, NodeSettings
+from p2pmarket.settings import BrokerSettings, NodeSettings, PeerSettings
 
 S = TypeVar("S")
 
@@ -22,6 +22,15 @@ def settings_from(kind: type[S], given: argparse.Namespace) -> S:
     """
     settings, _ = resolve(kind, vars(given), os.environ, getattr(given, "config", None))
     return settings
+
+
+def run_peer(given: argparse.Namespace) -> int:
+    """`p2pmarket peer`."""
+    settings = settings_from(PeerSettings, given)
+    from p2pmarket.node.bootstrap import run_peer as run
+
+    asyncio.run(run(settings, emitter(settings.json)))
+    return 0
 
 
 def run_node(given: argparse.Namespace) -> int:

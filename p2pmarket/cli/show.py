@@ -40,10 +40,10 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str, 
 
     table = Table(title=title, title_justify="left")
     for name, value in rows[0].items():
-        number = isinstance(value, (int, float))
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
         table.add_column(name.replace("_", " "), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*map(_cell, row.values()))
     Console().print(table)
 
 
@@ -52,10 +52,21 @@ def short(peer: str) -> str:
     return f"...{peer[-8:]}"
 
 
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return "" if value is None else str(value)
+
+
 def _ready(event: Event) -> str:
-    lines = [f"{event['role']} {event['peer_id']} is ready on the market {event['market']!r}"]
+    market = f" on the market {event['market']!r}" if event["market"] else ""
+    lines = [f"{event['role']} {event['peer_id']} is ready{market}"]
     peers = " ".join(event["addresses"])
-    if event["role"] == "broker":
+    if event["role"] == "peer":
+        lines.append(f"To connect other peers to this one, use --initial_peers {peers}")
+    elif event["role"] == "broker":
         lines += [
             f"state folder: {event['state']} (its identity file is this broker's account: back it up)",
             f"To connect other peers to this one, use --initial_peers {peers}",

@@ -56,7 +56,7 @@ class AccountBook:
         cls: type[B],
         path: Path,
         identity: Identity,
-        market: str,
+        market: str | None,
         clock: Clock = now_ms,
         *,
         check: bool = True,
@@ -64,13 +64,15 @@ class AccountBook:
     ) -> B:
         """The ledger of `identity`'s market in the file `path`, which is made if missing.
 
+        `market` None: whatever market an existing file is of.
+
         `check` refolds every leaf first (without the receipts' signatures, see `verify`).
 
         :raises SettingsError: the file belongs to another broker or market
         :raises JournalDamaged: it does not verify; `verify` on a ledger opened with check=False tells all
         :raises DiskFull, MachineFault: it cannot be opened
         """
-        ledger = cls(path, identity, market, clock, token_bytes)
+        ledger = cls(path, identity, market or "", clock, token_bytes)
         try:
             ledger._claim()
             problems = ledger.verify(signatures=False).problems if check else ()
@@ -207,10 +209,16 @@ class AccountBook:
         """Makes a new file this broker's, and refuses another's."""
         broker = self._identity.peer_id
         with self.transaction() as connection:
-            connection.execute(
-                "INSERT INTO head VALUES (1, ?, ?, 0, x'', 0, -1, x'') ON CONFLICT DO NOTHING", (self.market, broker)
-            )
-            market, owner = connection.execute("SELECT market, broker FROM head").fetchone()
+            if self.market:
+                connection.execute(
+                    "INSERT INTO head VALUES (1, ?, ?, 0, x'', 0, -1, x'') ON CONFLICT DO NOTHING",
+                    (self.market, broker),
+                )
+            row = connection.execute("SELECT market, broker FROM head").fetchone()
+            if row is None:
+                raise SettingsError(f"{self._database.path} is of no market yet; start its broker first")
+            market, owner = row
+            self.market = self.market or market
             if (market, owner) != (self.market, broker):
                 raise SettingsError(
                     f"the ledger {self._database.path} belongs to broker {owner} of market {market}; "

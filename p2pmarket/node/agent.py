@@ -157,6 +157,11 @@ class AsyncAgent:
         """Peer id of the broker this agent joined; empty before."""
         return self._link.joined.broker if self._link.joined else ""
 
+    @property
+    def clock_skew_seconds(self) -> float:
+        """How far the broker's clock was ahead of ours at its Welcome, travel time included; 0 before."""
+        return self._link.joined.ahead_ms / 1000 if self._link.joined else 0.0
+
     async def trade(self, model: Tradable, *, task: str = "", step: int | None = None) -> TradeResult:
         """One visit to the market: submits the model's parameters, buys what the strategy wants, loads it in place.
 

@@ -46,6 +46,20 @@ from p2pmarket.units import Clock, format_credits
 
 log = logging.getLogger(__name__)
 
+FINAL_CODES = frozenset(
+    {
+        "expired",
+        "malformed",
+        "nothing-to-buy",
+        "not-yours",
+        "unknown-market",
+        "unknown-trade",
+        "wrong-broker",
+        "wrong-delivery",
+        "wrong-state",
+    }
+)
+"""Refusals of a bid that sending it again does not mend; after any other the bid still binds and is sent again."""
 BID_SECONDS = 60
 """A bid binds for this long at most."""
 
@@ -166,7 +180,8 @@ class Buyer:
         try:
             reply = await self._link.exchange(data)
         except Refused as error:
-            # The broker will say the same again: the bid is answered.
+            if error.code not in FINAL_CODES:
+                return str(error)
             await self._journal.run(AgentJournal.answered, bid.message_id, str(error).encode())
             await self._journal.run(AgentJournal.end, broker, bid.trade, error.code)
             return str(error)

@@ -49,7 +49,7 @@ async def run_node(settings: NodeSettings, emit: Emit) -> None:
             }
         )
         working = asyncio.create_task(work(settings, agent, terms, data, emit))
-        stopping = asyncio.create_task(stop_requested())
+        stopping = asyncio.create_task(stop_requested(on_eof=settings.stop_on_eof))
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
