@@ -103,7 +103,7 @@ def _read_npz(path: Path) -> dict[str, Tensor | None]:
     _check_file(path)
     tensors: dict[str, Tensor | None] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for name in archive.files:
                 tensors[name] = _from_array(archive[name], f"{path}: array {name!r}") if _matters(name) else None
     except DataError:
