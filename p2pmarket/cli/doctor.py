@@ -27,12 +27,9 @@ ENOUGH_DISK_BYTES = 1024**3
 def doctor(given: argparse.Namespace) -> int:
     """Exit code 0 when every check passed, 1 otherwise."""
     access = settings_from(MarketAccess, given)
-    rows = [
-        _try("versions", _versions),
-        _try("identity", lambda: _identity(access)),
-        _try("disk", lambda: _disk(access)),
-    ]
-    rows += [_try("device", lambda: _device(access)), *asyncio.run(_network(access))]
+    checks = {"versions": _versions, "identity": _identity, "disk": _disk, "device": _device}
+    rows = [_try(name, check, access) for name, check in checks.items()]
+    rows += asyncio.run(_network(access))
     print_rows(rows, as_json=access.json, title="doctor", empty="")
     return 0 if all(row["ok"] for row in rows) else 1
 
@@ -86,12 +83,13 @@ async def _network(access: MarketAccess) -> list[Row]:
         return [{"check": "network", "ok": False, "finding": str(error)}]
     addresses = await transport.addresses()
     await transport.close()
-    through = (
-        f", joined through {len(access.initial_peers)} peer(s)" if access.initial_peers else ", no --peers to join"
-    )
-    rows: list[Row] = [{"check": "network", "ok": True, "finding": f"listens on {' '.join(addresses)}{through}"}]
+    through = f"joined through {len(access.initial_peers)} peer(s)" if access.initial_peers else "no --peers given"
+    rows: list[Row] = [{"check": "network", "ok": True, "finding": f"listens on {' '.join(addresses)}; {through}"}]
     if access.market:
-        rows.append(await _try_later("market", lambda: _market(access)))
+        try:
+            rows.append({"check": "market", "ok": True, "finding": await _market(access)})
+        except MarketError as error:
+            rows.append({"check": "market", "ok": False, "finding": str(error)})
     return rows
 
 
