@@ -46,7 +46,7 @@ from p2pmarket.network.announcement import BROKER_KEYS
 from p2pmarket.network.asyncio_stream import BUFFER_BYTES, AsyncioStream
 from p2pmarket.network.dht_guards import AnnouncementValidator, install_decoder_guards
 from p2pmarket.network.startup import IdentityLock, check_ports, diagnose, private_directory, with_port
-from p2pmarket.network.streams import StreamCaps, serve_stream
+from p2pmarket.network.streams import StreamCaps, end_tasks, serve_stream
 from p2pmarket.network.transport import StreamHandler
 from p2pmarket.settings import NetworkSettings
 from p2pmarket.units import Clock, now_ms
@@ -166,12 +166,8 @@ class Libp2pTransport:
     async def close(self) -> None:
         watching, self._watching = self._watching, None
         if watching is not None:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-        serving = [task for task in self._serving if task is not asyncio.current_task()]
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+            await end_tasks([watching])
+        await end_tasks(self._serving)
         for stream in list(self._streams):
             await stream.close()
         daemon, self._daemon = self._daemon, None

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from p2pmarket import limits
 from p2pmarket.errors import ConnectionLost, IdentityInUse, PeerFault, PeerUnreachable
 from p2pmarket.network.announcement import check_announcement
-from p2pmarket.network.streams import StreamCaps, serve_stream
+from p2pmarket.network.streams import StreamCaps, end_tasks, serve_stream
 from p2pmarket.network.transport import StreamHandler
 from p2pmarket.units import Clock, now_ms
 
@@ -148,10 +148,7 @@ class MemoryTransport:
     async def close(self) -> None:
         if self.present:
             self._network.vanish(self._peer_id)
-        serving = [task for task in self._serving if task is not asyncio.current_task()]
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+        await end_tasks(self._serving)
 
     def _accept(self, stream: MemoryStream, protocol: str) -> None:
         if not self._caps.admit(stream.peer_id):
