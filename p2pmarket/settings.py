@@ -108,6 +108,7 @@ class NodeSettings(MarketAccess):
     trade_every: int = option(1, "trade after every so many epochs", parse=parse_positive)
     batch_size: int = option(64, "samples in a step", parse=parse_positive)
     learning_rate: float = option(0.1, "step size of the optimiser", parse=float)
+    momentum: float = option(0.0, "momentum of sgd", parse=float)
     optimizer: str = option("sgd", "the built-in trainer's optimiser", choices=("sgd", "adam"))
     seed: int = option(0, "of weights and batches", parse=int)
     compare_alone: bool = flag(False, "also train a twin that never trades, with the same seed, to compare")

@@ -33,7 +33,7 @@ def trades(given: argparse.Namespace) -> int:
     """One's own trades, the newest first."""
     folder: Path = given.state.expanduser()
     if (folder / "ledger.sqlite").exists():
-        rows, receipts = _broker_trades(folder)
+        rows, receipts = broker_trades(folder)
     elif (folder / "journal.sqlite").exists():
         rows, receipts = _agent_trades(folder)
     else:
@@ -50,7 +50,7 @@ def trades(given: argparse.Namespace) -> int:
 
 def _shortened(row: Row) -> Row:
     """Ids cut to what tells them apart, so that a table fits a terminal; --json has them whole."""
-    peers = {name: short(row[name]) for name in ("buyer", "seller", "partner") if name in row}
+    peers: Row = {name: short(row[name]) for name in ("buyer", "seller", "partner") if name in row}
     return {**row, "trade": row["trade"][:8], **peers}
 
 
@@ -112,7 +112,7 @@ def _agent_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:
     return rows, {row.trade.hex(): row.receipt for row in found if row.receipt}
 
 
-def _broker_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:
+def broker_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:
     from p2pmarket.crypto.signing import verify
     from p2pmarket.messages import GainReport
 

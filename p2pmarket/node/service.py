@@ -111,6 +111,7 @@ async def _train(
             loss=task.loss,
             optimizer=settings.optimizer,
             learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
             batch_size=settings.batch_size,
             seed=settings.seed,
         )

@@ -26,15 +26,21 @@ class Trainer:
         loss: str,
         optimizer: str,
         learning_rate: float,
+        momentum: float,
         batch_size: int,
         seed: int,
     ) -> None:
-        """:param loss: "cross_entropy" or "mse", as the task's"""
+        """:param loss: "cross_entropy" or "mse", as the task's
+        :param optimizer: "sgd", with `momentum`, or "adam"
+        """
         self.model = model
         self._data = data
         self._loss = loss
-        kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-        self._optimizer = kinds[optimizer](model.parameters(), lr=learning_rate)
+        self._optimizer: torch.optim.Optimizer
+        if optimizer == "adam":
+            self._optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        else:
+            self._optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
         self._batch_size = batch_size
         self._generator = torch.Generator().manual_seed(seed)
 
