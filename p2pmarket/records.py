@@ -6,7 +6,8 @@ A record that breaks a bound raises `MalformedMessage`, whether it came off the 
 
 A field is one of: bool, int, float, str, bytes, another Record, `X | None`, `tuple[X, ...]`, with bounds given by
 `Annotated[..., Bound]`. Floats are finite. Bytes are decoded with no extension hook, bounded in size, depth
-and count, and an array must have exactly the record's fields.
+and count, and an array must have exactly the record's fields. What a record's annotations say is worked out once a
+type, into one function a field that checks it and one that builds it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgpack
 
@@ -67,10 +69,10 @@ class Record:
     """Base of every frozen dataclass that goes on the wire or into the journal."""
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
-            problem = _problem(getattr(self, name), hint)
+        for field in _fields(type(self)):
+            problem = field.check(getattr(self, field.name))
             if problem:
-                raise MalformedMessage(f"{type(self).__name__}.{name} {problem}")
+                raise MalformedMessage(f"{type(self).__name__}.{field.name} {problem}")
 
 
 def encode(record: Record) -> bytes:
@@ -109,74 +111,126 @@ def decode(kind: type[R], data: bytes | memoryview, *, max_bytes: int = limits.M
     return _build(kind, value, 0)
 
 
-_HINTS: dict[type, dict[str, Any]] = {}
+# ---- annotations, worked out once a type ----------------------------------------------------------------------------
+
+_Check = Callable[[Any], "str | None"]
+"""What is wrong with a value, in words; None when nothing is."""
+_Builder = Callable[[Any, int], Any]
+"""A value from msgpack (at a depth) -> the records in it built; a value of the wrong form passes as it is."""
 
 
-def _hints(kind: type) -> dict[str, Any]:
-    """A record's fields and their annotations, in order; computed once a type."""
-    if kind not in _HINTS:
+class _Field(NamedTuple):
+    name: str
+    check: _Check
+    builder: _Builder | None
+    """None where msgpack's values are the field's own."""
+
+
+_FIELDS: dict[type, tuple[_Field, ...]] = {}
+
+
+def _fields(kind: type) -> tuple[_Field, ...]:
+    """A record's fields in order."""
+    if kind not in _FIELDS:
         hints = typing.get_type_hints(kind, include_extras=True)
-        _HINTS[kind] = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-    return _HINTS[kind]
+        names = [field.name for field in dataclasses.fields(kind)]
+        _FIELDS[kind] = tuple(_Field(name, _checker(hints[name]), _builder(hints[name])) for name in names)
+    return _FIELDS[kind]
 
 
-def _problem(value: Any, hint: Any) -> str | None:
-    """What is wrong with `value` as a `hint`, in words; None when nothing is."""
-    if typing.get_origin(hint) is Annotated:
+def _checker(hint: Any) -> _Check:
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
         inner, *bounds = typing.get_args(hint)
-        problem = _problem(value, inner)
-        if problem:
-            return problem
+        return _bounded(_checker(inner), bounds)
+    if origin in (types.UnionType, typing.Union):
+        return _optional(_checker(_other_than_none(hint)))
+    if origin is tuple:
+        return _every(_checker(typing.get_args(hint)[0]))
+    return _typed(hint)
+
+
+def _bounded(check: _Check, bounds: list[Bound | OneOf]) -> _Check:
+    def problem(value: Any) -> str | None:
+        wrong = check(value)
+        if wrong:
+            return wrong
         for bound in bounds:
             if value is not None and not bound.holds(value):
                 shown = value if isinstance(value, (int, float, str)) else f"length {len(value)}"
                 return f"is out of bounds ({str(shown)[:40]!r}, must satisfy {bound})"
         return None
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        inner = [option for option in typing.get_args(hint) if option is not types.NoneType]
-        return None if value is None else _problem(value, inner[0])
-    if origin is tuple:
-        item = typing.get_args(hint)[0]
+
+    return problem
+
+
+def _optional(check: _Check) -> _Check:
+    return lambda value: None if value is None else check(value)
+
+
+def _every(check: _Check) -> _Check:
+    def problem(value: Any) -> str | None:
         if type(value) is not tuple:
             return "is not a list"
         if len(value) > limits.MAX_TUPLE_ITEMS:
             return f"has more than {limits.MAX_TUPLE_ITEMS} items"
-        return next((problem for part in value if (problem := _problem(part, item))), None)
-    if type(value) is not hint:
-        return f"is {type(value).__name__}, not {hint.__name__}"
-    if hint is float and not math.isfinite(value):
-        return "is not finite"
+        for part in value:
+            wrong = check(part)
+            if wrong:
+                return wrong
+        return None
+
+    return problem
+
+
+def _typed(kind: Any) -> _Check:
+    def problem(value: Any) -> str | None:
+        if type(value) is not kind:
+            return f"is {type(value).__name__}, not {kind.__name__}"
+        if kind is float and not math.isfinite(value):
+            return "is not finite"
+        return None
+
+    return problem
+
+
+def _builder(hint: Any) -> _Builder | None:
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        return _builder(typing.get_args(hint)[0])
+    if origin in (types.UnionType, typing.Union):
+        inner = _builder(_other_than_none(hint))
+        return inner and (lambda value, depth: None if value is None else inner(value, depth))
+    if origin is tuple:
+        part = _builder(typing.get_args(hint)[0])
+        return part and (
+            lambda value, depth: tuple(part(item, depth) for item in value) if type(value) is tuple else value
+        )
+    if issubclass(hint, Record):
+        return lambda value, depth: _build(hint, value, depth)
     return None
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
-        return [_plain(getattr(value, name)) for name in _hints(type(value))]
-    if isinstance(value, tuple):
-        return [_plain(part) for part in value]
-    return value
+def _other_than_none(hint: Any) -> Any:
+    """X of `X | None`."""
+    return next(option for option in typing.get_args(hint) if option is not types.NoneType)
 
 
 def _build(kind: type[R], value: Any, depth: int) -> R:
-    hints = _hints(kind)
-    if type(value) is not tuple or len(value) != len(hints):
-        raise MalformedMessage(f"{kind.__name__}: not an array of {len(hints)} fields")
+    fields = _fields(kind)
+    if type(value) is not tuple or len(value) != len(fields):
+        raise MalformedMessage(f"{kind.__name__}: not an array of {len(fields)} fields")
     if depth > limits.MAX_RECORD_DEPTH:
         raise MalformedMessage(f"{kind.__name__}: nested deeper than {limits.MAX_RECORD_DEPTH}")
-    return kind(*(_field(part, hint, depth + 1) for part, hint in zip(value, hints.values(), strict=True)))
+    return kind(
+        *(field.builder(part, depth + 1) if field.builder else part for part, field in zip(value, fields, strict=True))
+    )
 
 
-def _field(value: Any, hint: Any, depth: int) -> Any:
-    """Turns nested arrays into the records and tuples that `hint` names; leaves all else as it is."""
-    if typing.get_origin(hint) is Annotated:
-        return _field(value, typing.get_args(hint)[0], depth)
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        inner = [option for option in typing.get_args(hint) if option is not types.NoneType]
-        return None if value is None else _field(value, inner[0], depth)
-    if origin is tuple and type(value) is tuple:
-        return tuple(_field(part, typing.get_args(hint)[0], depth) for part in value)
-    if isinstance(hint, type) and issubclass(hint, Record):
-        return _build(hint, value, depth)
+def _plain(value: Any) -> Any:
+    """What msgpack packs for a record or a field of one."""
+    if isinstance(value, Record):
+        return [_plain(getattr(value, field.name)) for field in _fields(type(value))]
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
     return value
