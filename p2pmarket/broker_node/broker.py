@@ -265,6 +265,7 @@ class Broker:
             plain = next((path for path in (folder / "delivery", sealed / "plain") if path.exists()), None)
             if plain is None:
                 raise RuleBroken("the broker lost this delivery and refunds it", code="lost-delivery")
+            now = self._clock()
             return Outgoing.create(
                 sealed,
                 plain,
@@ -275,8 +276,8 @@ class Broker:
                 purpose="delivery",
                 trade=trade,
                 manifest_digest=self._appraiser.digest(plain),
-                issued_ms=self._clock(),
-                expires_ms=self._clock() + min(self._terms.delivery_ms, limits.MAX_PARCEL_AGE_SECONDS * 1000),
+                issued_ms=now,
+                expires_ms=now + min(self._terms.delivery_ms, limits.MAX_PARCEL_AGE_SECONDS * 1000),
             )
 
         return await asyncio.get_running_loop().run_in_executor(None, prepare)
