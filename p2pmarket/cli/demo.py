@@ -28,6 +28,8 @@ NAMES = ("A", "B")
 def demo(given: argparse.Namespace) -> int:
     """Exit code 0 when both agents trained and the ledger verified."""
     console = Console(stderr=given.json)
+    if given.prepare is not None:
+        return _prepare(given, console)
     folder = Path(tempfile.mkdtemp(prefix="p2pmarket-demo-"))
     try:
         outcome = asyncio.run(asyncio.wait_for(_run(given, folder, console), given.timeout_seconds))
@@ -50,6 +52,27 @@ def demo(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps(outcome.summary()), flush=True)
     return 0 if outcome.ledger_verified else 1
+
+
+def _prepare(given: argparse.Namespace, console: Console) -> int:
+    """Writes what the demonstration works on, and tells how to do by hand what it does."""
+    endowments = prepare(given.prepare, given.data, agents=len(NAMES), seed=given.seed)
+    agent = (
+        f"--market digits --test {endowments.test} --epochs {endowments.epochs} --compare_alone "
+        f"{' '.join(endowments.flags)}"
+    )
+    lines = [
+        endowments.about,
+        "The broker, in one terminal; it prints the address to join through:",
+        f"  p2pmarket broker --market {endowments.terms} --validation {endowments.validation}",
+        "Two agents, in two others, with that address behind --peers:",
+        *(
+            f"  p2pmarket node --state ~/.p2pmarket/{path.stem} --data {path} --seed {index} {agent} --peers ADDRESS"
+            for index, path in enumerate(endowments.agents)
+        ),
+    ]
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    return 0
 
 
 async def _run(given: argparse.Namespace, folder: Path, console: Console) -> Outcome:
