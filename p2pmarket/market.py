@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
@@ -141,6 +142,19 @@ _SECTIONS: dict[str, dict[str, object]] = {
     },
 }
 _TASK_KEYS = {"name", "loss", "metric"}
+_KEY_OF_FIELD = {
+    "model": "name",
+    "model_arguments": "arguments",
+    "round_timeout_ms": "round_timeout_seconds",
+    "pricing": "rule",
+    "fee_ppm": "fee_percent",
+    "max_parcel_bytes": "max_parcel_mib",
+    "upload_ms": "upload_seconds",
+    "bid_ms": "bid_seconds",
+    "ask_ms": "ask_seconds",
+    "delivery_ms": "delivery_hours",
+}
+"""Fields that the file writes under another name, mostly in another unit."""
 
 
 def load_terms(path: Path) -> MarketTerms:
@@ -151,7 +165,8 @@ def load_terms(path: Path) -> MarketTerms:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TermsError(f"cannot read the market terms {path}: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise TermsError(f"cannot read the market terms {path}: {reason}") from None
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -177,7 +192,7 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
             name=market["name"],
             description=market["description"],
             model=model["name"],
-            model_arguments=json.dumps(model["arguments"], sort_keys=True),
+            model_arguments=_json(model, "arguments"),
             tasks=_tasks(document),
             tradable=_texts(trade, "tradable"),
             rounds=market["rounds"],
@@ -200,7 +215,20 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
             delivery_ms=_milliseconds(bounds, "delivery_hours", 3_600_000),
         )
     except MalformedMessage as error:
-        raise TermsError(str(error)) from None
+        raise TermsError(_in_words_of_the_file(str(error))) from None
+
+
+def _in_words_of_the_file(problem: str) -> str:
+    """ "MarketTerms.bid_ms is ..." -> "bid_seconds in [limits] is ..."."""
+    field, _, rest = problem.partition(" ")
+    record, _, name = field.partition(".")
+    if record == Task.__name__:
+        return f"{name} in [[task]] {rest}"
+    if name == "tasks":
+        return f"the list of [[task]] tables {rest}"
+    key = _KEY_OF_FIELD.get(name, name)
+    section = "model" if name == "model" else next(section for section, keys in _SECTIONS.items() if key in keys)
+    return f"{key} in [{section}] {rest}"
 
 
 def _section(document: dict[str, Any], section: str) -> dict[str, Any]:
@@ -222,6 +250,8 @@ def _tasks(document: dict[str, Any]) -> tuple[Task, ...]:
     if not isinstance(tables, list) or not tables:
         raise TermsError("at least one [[task]] with a name, a loss and a metric is needed")
     for table in tables:
+        if not isinstance(table, dict):
+            raise TermsError("write each task as a table of its own, under [[task]]")
         wrong = sorted(set(table) ^ _TASK_KEYS)
         if wrong:
             raise TermsError(f"[[task]] has exactly the keys name, loss and metric; see {wrong[0]!r}")
@@ -229,6 +259,15 @@ def _tasks(document: dict[str, Any]) -> tuple[Task, ...]:
     if len({task.name for task in tasks}) < len(tasks):
         raise TermsError("two [[task]] tables have the same name")
     return tasks
+
+
+def _json(table: dict[str, Any], key: str) -> str:
+    if not isinstance(table[key], dict):
+        raise TermsError(f"{key} must be a table, such as {{ width = 32 }}, not {table[key]!r}")
+    try:
+        return json.dumps(table[key], sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError):
+        raise TermsError(f"{key} may hold finite numbers, texts, booleans, lists and tables only") from None
 
 
 def _texts(table: dict[str, Any], key: str) -> tuple[Any, ...]:
@@ -244,7 +283,7 @@ def _number(table: dict[str, Any], key: str) -> Count:
 
 
 def _milliseconds(table: dict[str, Any], key: str, unit: int) -> int:
-    if type(table[key]) not in (int, float) or not table[key] > 0:
+    if type(table[key]) not in (int, float) or not 0 < table[key] < math.inf:
         raise TermsError(f"{key} must be a number above 0, not {table[key]!r}")
     return int(table[key] * unit)
 

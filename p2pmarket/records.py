@@ -34,6 +34,9 @@ class Bound:
     low: int | float
     high: int | float
 
+    def __str__(self) -> str:
+        return f"{self.low} ... {self.high}"
+
     def holds(self, value: Any) -> bool:
         size = value if isinstance(value, (int, float)) else len(value)
         return bool(self.low <= size <= self.high)
@@ -44,6 +47,9 @@ class OneOf:
     """The value is one of a fixed set of words."""
 
     words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.words)}"
 
     def holds(self, value: Any) -> bool:
         return value in self.words
@@ -158,7 +164,7 @@ def _bounded(check: _Check, bounds: list[Bound | OneOf]) -> _Check:
         for bound in bounds:
             if value is not None and not bound.holds(value):
                 shown = value if isinstance(value, (int, float, str)) else f"length {len(value)}"
-                return f"is out of bounds ({str(shown)[:40]!r}, must satisfy {bound})"
+                return f"is out of bounds ({str(shown)[:40]!r}, must be {bound})"
         return None
 
     return problem

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 
 from p2pmarket.cli.show import print_rows
-from p2pmarket.options import resolve
+from p2pmarket.options import resolve, written
 from p2pmarket.settings import BrokerSettings, NodeSettings
 
 
@@ -15,14 +16,8 @@ def show(given: argparse.Namespace) -> int:
     kind: type[NodeSettings] | type[BrokerSettings] = NodeSettings if given.role == "node" else BrokerSettings
     settings, origins = resolve(kind, vars(given), os.environ, getattr(given, "config", None))
     rows = [
-        {"setting": name, "value": _plain(getattr(settings, name)), "origin": origin}
-        for name, origin in origins.items()
+        {"setting": field.name, "value": written(field, getattr(settings, field.name)), "origin": origins[field.name]}
+        for field in dataclasses.fields(kind)
     ]
     print_rows(rows, as_json=settings.json, title=f"settings of the {given.role}", empty="none")
     return 0
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return value if isinstance(value, (int, float, str, type(None))) else str(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2pmarket import __version__
-from p2pmarket.options import add_flags
+from p2pmarket.options import add_flag, add_flags
 from p2pmarket.settings import BrokerSettings, MarketAccess, NodeSettings, PeerSettings
 
 Command = Callable[[argparse.Namespace], int]
@@ -26,9 +26,13 @@ def build_parser() -> argparse.ArgumentParser:
         prog="p2pmarket",
         description="A peer-to-peer market where organisations that train models apart trade parameters.",
         epilog=_EXIT_CODES,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"p2pmarket {__version__}")
-    parser.add_argument("--log_level", "--log-level", default="warning", choices=("debug", "info", "warning", "error"))
+    levels = ("debug", "info", "warning", "error")
+    add_flag(
+        parser, "--log_level", default="warning", choices=levels, help="what to write to stderr (default: warning)"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _demo(commands)
     _testnet(commands)
@@ -62,7 +66,11 @@ if TYPE_CHECKING:
 
 def _command(commands: Commands, name: str, command: str, help_text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".", epilog=_EXIT_CODES
+        name,
+        help=help_text,
+        description=help_text[0].upper() + help_text[1:] + ".",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
     )
     parser.set_defaults(command=command)
     return parser
@@ -73,7 +81,9 @@ def _json(parser: argparse.ArgumentParser) -> None:
 
 
 def _state(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--state", type=Path, default=Path(default), help=f"state folder (default: {default})")
+    parser.add_argument(
+        "--state", type=Path, default=Path(default), metavar="FOLDER", help=f"state folder (default: {default})"
+    )
 
 
 def _demo(commands: Commands) -> None:
@@ -81,8 +91,16 @@ def _demo(commands: Commands) -> None:
     demo.add_argument("--data", help="an .npz with x_train, y_train, x_test, y_test (default: scikit-learn's digits)")
     demo.add_argument("--rounds", type=int, default=None, help="epochs that each agent trains (default: by data)")
     demo.add_argument("--seed", type=int, default=0, help="of weights, batches and who has which data")
+    demo.add_argument("--prepare", type=Path, help="only write everybody's data and the terms to this folder, and stop")
     demo.add_argument("--report", type=Path, default=Path("demo-report"), help="folder for the plot and the trades")
-    demo.add_argument("--timeout_seconds", "--timeout-seconds", type=float, default=900.0, help="give up after")
+    add_flag(
+        demo,
+        "--timeout_seconds",
+        type=float,
+        default=900.0,
+        metavar="SECONDS",
+        help="give up after this time (default: 900)",
+    )
     _json(demo)
 
 
@@ -98,7 +116,7 @@ def _testnet(commands: Commands) -> None:
 def _trades(commands: Commands) -> None:
     trades = _command(commands, "trades", "listings:trades", "trades in an agent's journal or a broker's ledger")
     _state(trades, "~/.p2pmarket/node")
-    trades.add_argument("--receipts", type=Path, help="write every receipt to this folder")
+    trades.add_argument("--receipts", type=Path, metavar="FOLDER", help="write every receipt to this folder")
     _json(trades)
 
 
@@ -115,11 +133,11 @@ def _ledger(commands: Commands) -> None:
         _state(action, "~/.p2pmarket/broker")
         _json(action)
         if name == "grant":
-            action.add_argument("peer", help="peer id of the account")
-            action.add_argument("amount", help="credits, such as 12.50")
-            action.add_argument("--memo", default="", help="why, kept in the log")
+            action.add_argument("peer", metavar="PEER", help="peer id of the account")
+            action.add_argument("amount", metavar="CREDITS", help="how much, such as 12.50")
+            action.add_argument("--memo", default="", metavar="TEXT", help="why, kept in the log")
         if name == "history":
-            action.add_argument("--peer", help="of one account only")
+            action.add_argument("--peer", metavar="PEER", help="of one account only")
 
 
 def _identity(commands: Commands) -> None:
@@ -135,7 +153,7 @@ def _identity(commands: Commands) -> None:
         _state(action, "~/.p2pmarket/node")
         _json(action)
         if name in ("backup", "restore"):
-            action.add_argument("file", type=Path)
+            action.add_argument("file", type=Path, metavar="FILE", help="the backup")
 
 
 def _config(commands: Commands) -> None:
@@ -144,5 +162,5 @@ def _config(commands: Commands) -> None:
     show = _command(actions, "show", "config:show", "print every setting and its origin")
     roles = show.add_subparsers(dest="role", metavar="ROLE", required=True)
     for role, kind in (("node", NodeSettings), ("broker", BrokerSettings)):
-        parser = roles.add_parser(role, help=f"settings of the {role}")
+        parser = roles.add_parser(role, help=f"settings of the {role}", allow_abbrev=False)
         add_flags(parser, kind)
