@@ -75,6 +75,7 @@ def _ready(event: Event) -> str:
         ]
     else:
         lines.append(f"broker {event['broker']}; balance {format_credits(event['balance'])}")
+        lines += [f"To connect other peers through this one, use --initial_peers {peers}"] if peers else []
     return "\n".join(lines)
 
 

@@ -157,6 +157,10 @@ class AsyncAgent:
         """Peer id of the broker this agent joined; empty before."""
         return self._link.joined.broker if self._link.joined else ""
 
+    async def addresses(self) -> tuple[str, ...]:
+        """Where others may dial this peer to join the network through it; none where they cannot."""
+        return await self._link.addresses()
+
     @property
     def clock_skew_seconds(self) -> float:
         """How far the broker's clock was ahead of ours at its Welcome, travel time included; 0 before."""

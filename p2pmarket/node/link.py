@@ -131,6 +131,10 @@ class BrokerLink:
         """Whether a session is open now."""
         return self._session is not None
 
+    async def addresses(self) -> tuple[str, ...]:
+        """Where others may dial this agent's own peer."""
+        return await self._transport.addresses()
+
     async def request(self, message: Message, kind: type[M], timeout_seconds: float = 120.0) -> M:
         """The broker's reply to a message, asked again with the same bytes after every break.
 

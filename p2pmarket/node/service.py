@@ -45,7 +45,7 @@ async def run_node(settings: NodeSettings, emit: Emit) -> None:
                 "peer_id": agent.peer_id,
                 "broker": agent.broker,
                 "balance": await agent.balance(),
-                "addresses": [],
+                "addresses": list(await agent.addresses()),
             }
         )
         working = asyncio.create_task(work(settings, agent, terms, data, emit))
