@@ -33,7 +33,7 @@ def history(given: argparse.Namespace) -> int:
         rows = [
             {
                 "leaf": row.index,
-                "time": moment(row.at_ms),
+                "time": moment(row.at_ms) if given.json else brief(moment(row.at_ms)),
                 "kind": row.kind,
                 "account": row.peer if given.json else short(row.peer),
                 "change": format_credits(row.change),
@@ -94,3 +94,8 @@ def moment(at_ms: int) -> str:
     from datetime import datetime, timezone
 
     return datetime.fromtimestamp(at_ms / 1000, timezone.utc).isoformat(timespec="seconds")
+
+
+def brief(time: str) -> str:
+    """A `moment` for a table: month, day and time, UTC."""
+    return time[5:19].replace("T", " ")

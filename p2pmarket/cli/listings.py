@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from p2pmarket.cli.ledger import moment, open_ledger
+from p2pmarket.cli.ledger import brief, moment, open_ledger
 from p2pmarket.cli.roles import settings_from
 from p2pmarket.cli.show import print_rows, short
 from p2pmarket.errors import SettingsError
@@ -51,7 +51,7 @@ def trades(given: argparse.Namespace) -> int:
 def _shortened(row: Row) -> Row:
     """Ids cut to what tells them apart, so that a table fits a terminal; --json has them whole."""
     peers: Row = {name: short(row[name]) for name in ("buyer", "seller", "partner") if name in row}
-    return {**row, "trade": row["trade"][:8], **peers}
+    return {**row, "trade": row["trade"][:8], "time": brief(row["time"]), **peers}
 
 
 async def _markets(access: MarketAccess) -> list[Row]:

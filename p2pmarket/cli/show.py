@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from p2pmarket.events import Emit, Event
 from p2pmarket.units import format_credits
+
+_PIPE_COLUMNS = 240
+"""Of a table that no terminal shows: wide enough that no cell is folded."""
 
 
 def emitter(as_json: bool) -> Emit:
@@ -35,16 +39,17 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str, 
     if not rows:
         print(empty)
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name, value in rows[0].items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         table.add_column(name.replace("_", " "), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
 
 
 def short(peer: str) -> str:
