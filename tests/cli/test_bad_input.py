@@ -15,7 +15,7 @@ TERMS = """
 name = "digits"
 [model]
 name = "mlp"
-arguments = { sizes = [4, 2] }
+arguments = { inputs = 4, hidden = [3], outputs = 2 }
 [[task]]
 name = "all"
 loss = "cross_entropy"
