@@ -38,11 +38,13 @@ def statement_of(
     )
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], within_seconds: float = 20.0) -> None:
+async def eventually(
+    holds: Callable[[], Awaitable[bool]], within_seconds: float = 20.0, *, every_seconds: float = 0.02
+) -> None:
     """Waits for what another process brings about; fails when it does not."""
 
     async def ask() -> None:
         while not await holds():  # noqa: ASYNC110 - another process has no event to wait for
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(every_seconds)
 
     await asyncio.wait_for(ask(), within_seconds)
