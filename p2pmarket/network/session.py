@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from p2pmarket import limits
 from p2pmarket.errors import ConnectionLost, MalformedMessage, MarketError, TooLarge
+from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream
 from p2pmarket.wire import LENGTH, Frame, Kind, body_length, decode_frame, encode_frame
 
@@ -64,7 +66,7 @@ class Session:
         self._heartbeat_seconds = heartbeat_seconds
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[Any]] = set()
         self._write_lock = asyncio.Lock()
         self._over: ConnectionLost | None = None
         self.mailed = mailed
@@ -85,9 +87,8 @@ class Session:
             while True:
                 await self._take(await read_frame(self._stream))
         finally:
-            pulse.cancel()
             await self.close()
-            await asyncio.gather(pulse, *self._answering, return_exceptions=True)
+            await end_tasks({pulse, *self._answering})
 
     async def request(self, body: bytes, timeout_seconds: float = limits.REQUEST_TIMEOUT_SECONDS) -> bytes:
         """The reply to a request.
@@ -106,14 +107,16 @@ class Session:
             raise ConnectionLost(f"{self.peer_id} did not answer within {timeout_seconds:.0f} s") from None
         finally:
             self._waiting.pop(number, None)
+            if reply.done() and not reply.cancelled():
+                reply.exception()  # seen: where sending failed, nobody waits for the reply that `close` failed too
 
     async def send_mail(self, number: int, body: bytes) -> None:
         """Sends one numbered mail.
 
         :raises ConnectionLost: the session is over
         """
+        self.mailed = max(self.mailed, number)  # first: the acknowledgement may be here before the writing ends
         await self._send(Frame(Kind.MAIL, number, body))
-        self.mailed = max(self.mailed, number)
 
     async def acknowledge(self, number: int) -> None:
         """Tells the broker that mail up to `number` is kept.
@@ -129,7 +132,7 @@ class Session:
         for reply in self._waiting.values():
             if not reply.done():
                 reply.set_exception(self._over)
-        for task in self._answering:
+        for task in self._answering - {asyncio.current_task()}:
             task.cancel()
         await self._stream.close()
 
@@ -157,10 +160,12 @@ class Session:
                 raise MalformedMessage("this end of a session takes no mail")
             await self._on_mail(frame.number, frame.body)
         elif frame.kind is Kind.MAIL_ACK and self._on_ack is not None:
+            if frame.number > self.mailed:
+                raise MalformedMessage(f"mail {frame.number} is acknowledged and was never sent")
             await self._on_ack(frame.number)
 
-    def _own(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 

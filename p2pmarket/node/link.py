@@ -41,6 +41,7 @@ from p2pmarket.messages import (
 )
 from p2pmarket.network.names import PARCELS, SESSIONS
 from p2pmarket.network.session import Session, read_frame, write_frame
+from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream, Transport
 from p2pmarket.parcel import Schema
 from p2pmarket.threads import OwnThread
@@ -59,6 +60,9 @@ HearMail = Callable[[str, bytes], Awaitable[None]]
 
 RETRY_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Waits between attempts to reach the broker; the last one repeats."""
+
+STEADY_SECONDS = 10.0
+"""A session that lasted this long was no failed attempt."""
 
 FINAL_CODES = frozenset({"wrong-version", "unknown-market", "market-full", "old-keys", "bad-signature"})
 """Refusals of a Hello that trying again does not mend."""
@@ -105,6 +109,7 @@ class BrokerLink:
         self._changed = asyncio.Event()
         self._failure: MarketError | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self.joined: Joined | None = None
         """The market as the broker last described it; None before the first Welcome."""
 
@@ -157,9 +162,9 @@ class BrokerLink:
             try:
                 reply = await session.request(data, max(0.01, deadline - loop.time()))
             except ConnectionLost:
+                await self._drop(session)
                 if loop.time() >= deadline:
                     raise
-                self._drop(session)
                 continue
             _raise_refusal(reply, session.peer_id)
             return reply
@@ -184,18 +189,20 @@ class BrokerLink:
 
     async def close(self) -> None:
         """Ends the session; what waits for it raises ConnectionLost."""
+        self._closed = True
+        self._failure = ConnectionLost("this agent has left the market; join again")
+        session, self._session = self._session, None
+        self._changed.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+            await end_tasks({self._task})
+        if session is not None:
+            await session.close()
 
     async def _open_session(self, timeout_seconds: float) -> Session:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         while self._session is None:
-            if self._failure is not None and getattr(self._failure, "code", "") in FINAL_CODES:
+            if self._failure is not None and (self._closed or self._failure.code in FINAL_CODES):
                 raise self._failure
             self._changed.clear()
             try:
@@ -206,22 +213,36 @@ class BrokerLink:
         return self._session
 
     async def _stay_connected(self) -> None:
+        loop = asyncio.get_running_loop()
         attempt = 0
-        while True:
+        while not self._closed:
+            began = loop.time()
             try:
-                session = await self._connect()
-                attempt = 0
-                await session.run()
+                await self._stay_in_session()
             except MarketError as error:
                 log.info("session with the broker: %s", error)
-                self._failure = error
+                self._fail(error)
             except Exception as error:  # the link must outlive a bug in one mail, and say so
                 log.exception("the session failed")
-                self._failure = ConnectionLost(f"the session failed: {error}")
-            self._session = None
-            self._changed.set()
+                self._fail(ConnectionLost(f"the session failed: {error}"))
+            # Two agents of one identity end each other's sessions: at a growing pace, not for ever at the first one.
+            attempt = 0 if loop.time() - began > STEADY_SECONDS else attempt
             await asyncio.sleep(pause_before(attempt))
             attempt += 1
+
+    async def _stay_in_session(self) -> None:
+        """One session from its Hello to its end, which raises."""
+        session = await self._connect()
+        try:
+            await session.run()
+        finally:
+            self._session = None
+
+    def _fail(self, error: MarketError) -> None:
+        """Tells who waits for a session why there is none; after `close` that reason stands."""
+        if not self._closed:
+            self._failure = error
+        self._changed.set()
 
     async def _connect(self) -> Session:
         """A session with the first broker that welcomes this agent; with the one it knows once it knows one."""
@@ -273,9 +294,11 @@ class BrokerLink:
         await self._journal.run(AgentJournal.keep_mail, broker, number)
         await session.acknowledge(number)
 
-    def _drop(self, session: Session) -> None:
+    async def _drop(self, session: Session) -> None:
+        """Ends a session that did not answer: the link then opens another."""
         if self._session is session:
             self._session = None
+        await session.close()
 
 
 async def again(work: Callable[[], Awaitable[T]]) -> T:
