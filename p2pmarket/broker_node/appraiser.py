@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from p2pmarket.alignment import Permutations, PermutationSpec, inverse, verify_spec
-from p2pmarket.appraisal.appraise import Appraisal, align_pair, appraise
+from p2pmarket.appraisal.appraise import Appraisal, Progress, align_pair, appraise
 from p2pmarket.appraisal.evaluator import Evaluator
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.broker_node.book import Submission
@@ -132,10 +132,19 @@ class Appraiser:
         return digest_of(read_manifest(path))
 
     def appraise(
-        self, trade: bytes, buyer: Submission, seller: Submission, buyer_path: Path, seller_path: Path, out: Path
+        self,
+        trade: bytes,
+        buyer: Submission,
+        seller: Submission,
+        buyer_path: Path,
+        seller_path: Path,
+        out: Path,
+        *,
+        progress: Progress = lambda doing, done: None,
     ) -> Finding:
         """What `seller` would bring `buyer`, and the parcel that would be delivered, packed at `out`.
 
+        :param progress: told what is being done and the finished part, 0 ... 1; may raise to stop
         :raises MarketError: a snapshot that cannot be read, or a full disk
         """
         ours = unpack(buyer_path, schema=self.schema)
@@ -151,9 +160,11 @@ class Appraiser:
             confidence=self._terms.confidence,
             seed=self._seed,
             alignment=self._alignment(buyer, seller, ours, theirs),
+            progress=progress,
         )
         delivery = self._pack(result.delivered, buyer, out) if result.delivered else NOTHING
-        return Finding(trade, self._terms.name, buyer, seller, delivery, result)
+        # The tensors are on disk now; a round's findings must not hold them all in memory.
+        return Finding(trade, self._terms.name, buyer, seller, delivery, dataclasses.replace(result, delivered={}))
 
     def _alignment(
         self, buyer: Submission, seller: Submission, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]

@@ -115,8 +115,10 @@ class Book:
     ) -> None:
         """Opens a submission; a parcel that was awaited from the same agent before is awaited no longer.
 
-        :raises RuleBroken: above the terms' submissions per hour
+        :raises RuleBroken: an id that was used before, or above the terms' submissions per hour
         """
+        if self.get(db, submit.submission) is not None:
+            raise RuleBroken("this submission id was used before; take a fresh one", code="duplicate-submission")
         (recent,) = db.execute(
             "SELECT count(*) FROM submissions WHERE agent = ? AND submitted_ms > ?", (agent, now_ms - 3_600_000)
         ).fetchone()
@@ -149,19 +151,33 @@ class Book:
         return rows[0] if rows else None
 
     def by_snapshot(self, db: sqlite3.Connection, agent: str, snapshot: bytes) -> Submission | None:
-        """The submission of a snapshot."""
-        rows = self._select(db, "WHERE agent = ? AND snapshot = ?", (agent, snapshot))
+        """The last submission of a snapshot."""
+        rows = self._select(db, "WHERE agent = ? AND snapshot = ? ORDER BY submitted_ms DESC", (agent, snapshot))
         return rows[0] if rows else None
 
-    def set_state(self, db: sqlite3.Connection, submission: bytes, state: str, round_number: int = 0) -> None:
-        """Moves a submission on; a newly booked one ends those of its agent that were complete before it."""
-        if state == "booked":
-            db.execute(
-                "UPDATE submissions SET state = 'ended' WHERE state IN ('booked', 'appraised') "
-                "AND agent = (SELECT agent FROM submissions WHERE id = ?) AND id <> ?",
-                (submission, submission),
-            )
-        db.execute("UPDATE submissions SET state = ?, round = ? WHERE id = ?", (state, round_number, submission))
+    def book(self, db: sqlite3.Connection, submission: bytes) -> bool:
+        """A parcel is complete: ends what its agent had in the book before. False when it is awaited no longer."""
+        done = db.execute("UPDATE submissions SET state = 'booked' WHERE id = ? AND state = 'accepted'", (submission,))
+        if done.rowcount != 1:
+            return False
+        db.execute(
+            "UPDATE submissions SET state = 'ended' WHERE state IN ('booked', 'appraised') "
+            "AND agent = (SELECT agent FROM submissions WHERE id = ?) AND id <> ?",
+            (submission, submission),
+        )
+        return True
+
+    def appraised(self, db: sqlite3.Connection, submission: bytes, round_number: int) -> None:
+        """A submission had its round; one that was replaced meanwhile stays ended."""
+        db.execute(
+            "UPDATE submissions SET round = ?, state = CASE state WHEN 'booked' THEN 'appraised' ELSE state END "
+            "WHERE id = ?",
+            (round_number, submission),
+        )
+
+    def end(self, db: sqlite3.Connection, submission: bytes) -> None:
+        """A submission whose parcel was refused."""
+        db.execute("UPDATE submissions SET state = 'ended' WHERE id = ?", (submission,))
 
     def waiting(self, db: sqlite3.Connection) -> list[Submission]:
         """Complete submissions that were not appraised yet, oldest first."""

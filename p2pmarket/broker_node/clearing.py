@@ -20,6 +20,7 @@ from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.errors import Expired, RuleBroken
 from p2pmarket.files import remove_tree
 from p2pmarket.ledger.journal import Ledger
+from p2pmarket.ledger.trade import ENDS
 from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Ask, AskRequest, Bid
@@ -58,23 +59,37 @@ class Clearing:
         """Where a trade's delivery lies."""
         return self._deliveries / trade.hex()
 
-    def forget(self, trades: Iterable[bytes]) -> None:
-        """Removes deliveries that are owed no longer."""
-        for trade in trades:
-            remove_tree(self.folder(trade))
+    async def forget(self, trades: Iterable[bytes]) -> None:
+        """Removes the deliveries of those trades that have ended; the ledger says which, never a peer.
+
+        :raises RuleBroken: an unknown trade
+        """
+        ended = await self._ledger.run(lambda ledger: [t for t in trades if ledger.trade(t).state in ENDS])
+        for trade in ended:
+            await asyncio.to_thread(remove_tree, self.folder(trade))
 
     async def bid(self, buyer: str, bid: Bid, data: bytes) -> bytes:
         """The signed Deal or NoDeal for a verified bid.
 
         :raises RuleBroken: the trade is not this buyer's, past its time, or of another delivery
         """
-        stored = await self._ledger.run(Ledger.seen_reply, buyer, bid.message_id)
+
+        def place(ledger: Ledger) -> bytes | None:
+            stored = ledger.seen_reply(buyer, bid.message_id)
+            if stored is not None:
+                return stored
+            if ledger.trade(bid.trade).buyer != buyer:
+                raise RuleBroken("this trade is another buyer's", code="not-yours")
+            if bid.delivery == NOTHING:
+                raise RuleBroken("no merge helped on this trade, there is nothing to buy", code="nothing-to-buy")
+            ledger.place_bid(data)
+            return None
+
+        # Also for a bid that is being cleared: the ledger knows whose trade this is, and that there is one bid. In one
+        # go, so that a bid without a stored reply is either new or still in `_clearing`.
+        stored = await self._ledger.run(place)
         if stored is not None:
             return stored
-        if bid.delivery == NOTHING:
-            raise RuleBroken("no merge helped on this trade, there is nothing to buy", code="nothing-to-buy")
-        # Also for a bid that is being cleared: the ledger knows whose trade this is, and that there is one bid.
-        await self._ledger.run(Ledger.place_bid, data)
         task = self._clearing.get(bid.trade)
         if task is None:
             task = asyncio.create_task(self._clear(buyer, bid))
@@ -106,11 +121,11 @@ class Clearing:
         trade = await self._ledger.run(Ledger.trade, bid.trade)
         found = await self._find_ask(trade, bid)
         if found is None:
-            return await self._no_deal(bid, "no-ask", "the seller named no price in time")
+            return await self._no_deal(buyer, bid, "no-ask", "the seller named no price in time")
         ask, signed = found
         price = strike(bid.amount, ask, self._terms.fee_ppm)
         if price is None:
-            return await self._no_deal(bid, "no-overlap", "the seller asks more than this bid")
+            return await self._no_deal(buyer, bid, "no-overlap", "the seller asks more than this bid")
         fetch_before_ms = self._clock() + self._terms.delivery_ms
 
         def settle(ledger: Ledger) -> bytes:
@@ -120,8 +135,7 @@ class Clearing:
         try:
             reply = await self._ledger.run(settle)
         except (RuleBroken, Expired) as error:
-            stored = await self._ledger.run(Ledger.seen_reply, buyer, bid.message_id)
-            return stored or await self._no_deal(bid, error.code, str(error))
+            return await self._no_deal(buyer, bid, error.code, str(error))
         self._mail_waits(trade.seller)
         log.info("settled trade %s at %d micro-credits", bid.trade.hex()[:8], price.price)
         return reply
@@ -150,7 +164,13 @@ class Clearing:
             self._asks.pop(trade.trade, None)
         return verify(data, Ask, signer=trade.seller).amount, data
 
-    async def _no_deal(self, bid: Bid, reason: str, sentence: str) -> bytes:
-        reply = await self._ledger.run(Ledger.no_deal, bid.trade, reason, sentence)
-        self.forget((bid.trade,))
+    async def _no_deal(self, buyer: str, bid: Bid, reason: str, sentence: str) -> bytes:
+        """Ends the trade; where it has ended meanwhile (its time ran out, the money lacked), what was said then."""
+
+        def end(ledger: Ledger) -> bytes:
+            stored = ledger.seen_reply(buyer, bid.message_id)
+            return stored or ledger.no_deal(bid.trade, reason, sentence)
+
+        reply = await self._ledger.run(end)
+        await self.forget((bid.trade,))
         return reply

@@ -7,6 +7,7 @@ transaction of its effect, and the same request gets the same bytes again. Refus
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.crypto.keyring import Keyring, verify_statement
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import check_fresh, sign, type_of, verify
-from p2pmarket.errors import MarketError, RuleBroken, WrongVersion
+from p2pmarket.errors import MarketError, PeerFault, RuleBroken, WrongVersion
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import ENDS, STATES
 from p2pmarket.market import MarketTerms
@@ -43,8 +44,11 @@ from p2pmarket.messages import (
     TradeStatus,
     Welcome,
 )
+from p2pmarket.network.session import write_frame
+from p2pmarket.network.transport import Stream
 from p2pmarket.parcel import Schema
 from p2pmarket.units import Clock
+from p2pmarket.wire import Frame, Kind
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +57,25 @@ MAX_STATUS = 64
 Effect = Callable[[Ledger, sqlite3.Connection], Message]
 
 
+GOODBYE_SECONDS = 5.0
+"""How long a refused peer has to read why and hang up."""
+
+
 def refusal(identity: Identity, error: MarketError) -> bytes:
-    """The signed Refusal that tells a peer why; sentences are cut to what a record may carry."""
-    return sign(identity, Refusal(code=error.code[:64], sentence=str(error)[: limits.MAX_TEXT_CHARACTERS]))
+    """The signed Refusal that tells a peer why; of faults of this machine only the code, as sentences name paths."""
+    sentence = str(error)[: limits.MAX_TEXT_CHARACTERS]
+    if not isinstance(error, PeerFault):
+        sentence = "the broker cannot do this now; try again later"
+    return sign(identity, Refusal(code=error.code[:64], sentence=sentence))
+
+
+async def last_word(stream: Stream, identity: Identity, error: MarketError) -> None:
+    """Sends a refusal and waits until the other end hung up: closing at once would lose the bytes."""
+    try:
+        await write_frame(stream, Frame(Kind.REPLY, 1, refusal(identity, error)))
+        await asyncio.wait_for(stream.read_exactly(1), GOODBYE_SECONDS)
+    except (MarketError, asyncio.TimeoutError):
+        return
 
 
 class Desk:
@@ -198,7 +218,7 @@ class Desk:
             return Done()
 
         reply = await self._once(peer, decline.message_id, effect)
-        self._clearing.forget(decline.trades)
+        await self._clearing.forget(decline.trades)
         return reply
 
     async def _delivered(self, peer: str, data: bytes) -> bytes:
@@ -209,7 +229,7 @@ class Desk:
             return Done()
 
         reply = await self._once(peer, delivered.message_id, effect)
-        self._clearing.forget((delivered.trade,))
+        await self._clearing.forget((delivered.trade,))
         return reply
 
     async def _status(self, peer: str, data: bytes) -> bytes:
