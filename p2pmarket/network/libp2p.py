@@ -270,13 +270,13 @@ class _Daemon:
         self._directory = directory
 
     @classmethod
-    async def launch(cls, settings: NetworkSettings, peer_id: str, **options: Any) -> _Daemon:
+    async def launch(cls, settings: NetworkSettings, **options: Any) -> _Daemon:
         """The child process alone.
 
         :raises MarketError: as `diagnose` says
         """
         check_ports(settings.host_maddrs)
-        directory = private_directory(peer_id)
+        directory = private_directory(settings.identity_path)
         with_sockets_there = type("PrivateP2P", (P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{directory}/"})
         options = {
             "initial_peers": settings.initial_peers,
@@ -312,7 +312,7 @@ class _Daemon:
 
         :raises MarketError: as `diagnose` says
         """
-        self = await cls.launch(settings, peer_id)
+        self = await cls.launch(settings)
         try:
             self.node = await asyncio.wait_for(
                 DHTNode.create(
@@ -497,7 +497,8 @@ async def _start_patiently(start: Callable[[], Awaitable[_Daemon]], timeout_seco
             pause = _pause_seconds(attempt)
             if loop.time() + pause > began + patience:
                 raise
-            logger.warning("%s (trying again)", error)
+            # Once is news: the network may take its time. The rest is repetition, and what is taken is told at the end.
+            logger.log(logging.INFO if taken or attempt else logging.WARNING, "%s (trying again)", error)
             await asyncio.sleep(pause)
     raise AssertionError("unreachable")
 
@@ -517,7 +518,6 @@ async def _check_identity_free(settings: NetworkSettings, peer_id: str) -> None:
         return
     stranger = await _Daemon.launch(
         dataclasses.replace(settings, host_maddrs=(), announce_maddrs=()),
-        peer_id,
         identity_path=None,
         dht_mode="client",
         no_listen=True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -60,12 +61,14 @@ class IdentityLock:
         self._file.close()
 
 
-def private_directory(peer_id: str) -> Path:
+def private_directory(identity_path: Path) -> Path:
     """A new directory, mode 0700, for the daemon's sockets, which hivemind would put where every user may reach them.
 
-    What a killed process with this identity left behind goes; the caller holds the identity's lock.
+    What a killed process left behind goes. The name stands for the identity's file, whose lock the caller holds, and
+    not for the peer id: a copy of the file has a lock of its own, and its user must not remove what another one uses.
     """
-    prefix = f"{SOCKETS_PREFIX}{peer_id[-12:]}-"
+    name = hashlib.sha256(os.fsencode(identity_path.resolve())).hexdigest()[:12]
+    prefix = f"{SOCKETS_PREFIX}{name}-"
     for left in Path(tempfile.gettempdir()).glob(prefix + "*"):
         with contextlib.suppress(OSError):
             if left.lstat().st_uid == os.getuid():

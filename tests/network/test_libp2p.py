@@ -323,12 +323,13 @@ async def test_initial_peers_that_do_not_answer_are_named(join_libp2p):
 async def test_one_identity_runs_once_here_and_on_the_network(join_libp2p, tmp_path):
     seed = await join_libp2p("seed")
     seeds = await seed.addresses()
-    await join_libp2p("agent", initial_peers=seeds)
+    agent = await join_libp2p("agent", initial_peers=seeds)
     with pytest.raises(IdentityInUse, match="another process runs with the identity"):
         await join_libp2p("agent", initial_peers=seeds)
     shutil.copy(tmp_path / "agent.key", tmp_path / "copy.key")
     with pytest.raises(IdentityInUse, match="is on this network already"):
         await join_libp2p("copy", initial_peers=seeds, startup_timeout_seconds=0.8)
+    assert await agent.addresses(), "what the copy did leaves the running peer's daemon and sockets alone"
 
 
 @pytest.mark.testnet
