@@ -102,6 +102,8 @@ class AgentTrade:
             return "over" if self.reason else "bid" if self.bid else "reported"
         if self.role == "seller":
             return "sold"
+        if self.reason:
+            return "over"
         return "loaded" if self.loaded_ms else "fetched" if self.fetched_ms else "bought"
 
 
@@ -271,6 +273,24 @@ class AgentJournal:
                 "UPDATE trades SET loaded_ms = coalesce(loaded_ms, ?) WHERE broker = ? AND trade = ?",
                 (self._clock(), broker, trade),
             )
+
+    def give_up(self, broker: str, trade: bytes, reason: str) -> None:
+        """A purchase whose delivery is not used: it was refunded, or came too late to be of use."""
+        with self.transaction() as connection:
+            connection.execute(
+                "UPDATE trades SET reason = ? WHERE broker = ? AND trade = ? AND receipt IS NOT NULL "
+                "AND loaded_ms IS NULL",
+                (reason, broker, trade),
+            )
+
+    def owed(self) -> list[AgentTrade]:
+        """Purchases that were paid for and are not in the model yet, the newest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                f"SELECT {_COLUMNS} FROM trades WHERE role = 'buyer' AND receipt IS NOT NULL AND loaded_ms IS NULL "
+                "AND reason = '' ORDER BY noted_ms DESC, rowid DESC"
+            )
+            return [AgentTrade(*row) for row in rows]
 
     def trade(self, broker: str, trade: bytes) -> AgentTrade | None:
         """One trade; None when this agent never heard of it."""

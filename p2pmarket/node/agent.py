@@ -1,9 +1,9 @@
 """An agent: joins a market and trades a model's parameters, as one call in a training loop.
 
 Knows: the order of a visit to the market: submit, hear what the broker measured, buy, load, keep receipts. Refuses to
-know: how to train, what to bid (strategy), how bytes travel (link, network/). A visit that the network interrupts ends
-with a `TradeResult` that says so, and training goes on; what was agreed before is taken up at the next one. Wrong input
-of the caller's (a model that does not match the market) is raised.
+know: how to train, what to bid (strategy), how bytes travel (link, network/). A visit that the network, a peer or this
+machine spoils ends with a `TradeResult` that says so, and training goes on; what was agreed before is taken up at the
+next one. Wrong input of the caller's (a model that does not match the market) is raised.
 
 An `AsyncAgent` lives in the caller's event loop; `Agent` (node/training_loop) is the same for ordinary code.
 """
@@ -14,15 +14,16 @@ import asyncio
 import dataclasses
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from p2pmarket import limits
 from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
-from p2pmarket.errors import MarketError, ModelError, NetworkFault, Refused
+from p2pmarket.errors import ConnectionLost, MarketError, ModelError, NetworkFault, PeerFault, Refused, UserFault
 from p2pmarket.files import private_folder, remove_tree
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.market import MarketTerms
@@ -38,6 +39,7 @@ from p2pmarket.messages import (
     Upload,
 )
 from p2pmarket.network.spool import Outgoing
+from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transfer import send_parcel
 from p2pmarket.network.transport import Transport
 from p2pmarket.node.buyer import Buyer
@@ -51,6 +53,9 @@ from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock, now_ms
 
 log = logging.getLogger(__name__)
+
+BALANCE_SECONDS = 10.0
+"""How long a visit that is over waits to hear the balance."""
 
 Tradable = nn.Module | Mapping[str, Tensor]
 """A model, loaded in place when something is bought; or tensors by name, which are left as they are."""
@@ -89,6 +94,8 @@ class AsyncAgent:
         self._clock = clock
         self._visiting = asyncio.Lock()
         self._visits = 0
+        self._visit_task: asyncio.Task[tuple[Joined, TradeResult]] | None = None
+        self._closed = False
         self._transport_to_close: Transport | None = None
 
     @classmethod
@@ -116,6 +123,7 @@ class AsyncAgent:
         """
         strategy = strategy or Strategy()
         private_folder(folder)
+        await asyncio.to_thread(remove_tree, folder / "outbox")  # of visits that an earlier process did not end
         keyring = Keyring.open(folder / "keys", identity, clock)
         journal = OwnThread("journal", lambda: AgentJournal.open(folder / "journal.sqlite", identity.peer_id, clock))
         await journal.open()
@@ -170,23 +178,30 @@ class AsyncAgent:
         """One visit to the market: submits the model's parameters, buys what the strategy wants, loads it in place.
 
         The optimiser is left alone: bought values are copied into the parameters it already holds, and its state
-        stays with them. For tensors by name nothing is loaded; see `TradeResult.bought[i].parameters`.
+        stays with them. For tensors by name nothing is loaded; see `TradeResult.bought[i].parameters`. A model is
+        copied at once and loaded at the end, both in the event loop's thread, where no other coroutine can train it
+        meanwhile; `Agent` does so in its caller's thread.
 
         :param task: the market's task this model is for (default: its first)
         :param step: counts up; shown to others (default: the number of visits)
         :raises ModelError: the model does not match the market
         """
+        snapshot = take_snapshot(model) if isinstance(model, nn.Module) else dict(model)
         async with self._visiting:
             self._visits += 1
             try:
-                result = await asyncio.wait_for(
-                    self._visit(model, task, self._visits if step is None else step), self._timeout_seconds
+                joined, result = await self._in_time(
+                    self._visit(snapshot, task, self._visits if step is None else step)
                 )
-            except asyncio.TimeoutError:
-                result = TradeResult(problem=f"the market gave no answer within {self._timeout_seconds:.0f} s")
-            except (NetworkFault, Refused) as error:
-                result = TradeResult(problem=str(error))
-            return await self._seller.report(result)
+            except UserFault:
+                raise
+            except MarketError as error:
+                return self._seller.report(TradeResult(problem=str(error)))
+            if isinstance(model, nn.Module):
+                for purchase in result.bought:
+                    load_in_place(model, purchase.parameters)
+            await self._buyer.loaded(joined, result.bought)
+            return self._seller.report(await self._with_balance(result))
 
     async def balance(self) -> int:
         """Micro-credits on this agent's account.
@@ -204,6 +219,9 @@ class AsyncAgent:
 
     async def close(self) -> None:
         """Leaves the market; everything that is owed stays owed and is taken up by the next `join`."""
+        self._closed = True
+        if self._visit_task is not None:
+            await end_tasks({self._visit_task})
         await self._link.close()
         await self._seller.close()
         await self._journal.close()
@@ -212,26 +230,46 @@ class AsyncAgent:
 
     # ---- one visit ------------------------------------------------------------------------------------------
 
-    async def _visit(self, model: Tradable, task: str, step: int) -> TradeResult:
+    async def _in_time(self, visit: Coroutine[Any, Any, tuple[Joined, TradeResult]]) -> tuple[Joined, TradeResult]:
+        """The visit's outcome.
+
+        :raises ConnectionLost: it took longer than it may, or this agent was closed meanwhile
+        """
+        self._visit_task = task = asyncio.create_task(visit)
+        try:
+            await asyncio.wait({task}, timeout=self._timeout_seconds)
+        finally:
+            await end_tasks({task})
+        if not task.cancelled():
+            return task.result()
+        if self._closed:
+            raise ConnectionLost("this agent has left the market; join again")
+        raise ConnectionLost(f"the market gave no answer within {self._timeout_seconds:.0f} s")
+
+    async def _with_balance(self, result: TradeResult) -> TradeResult:
+        """The result with the balance of this moment, where the broker answers; what was bought is kept in any case."""
+        try:
+            message = BalanceRequest(secrets.token_bytes(16))
+            balance = (await self._link.request(message, Balance, BALANCE_SECONDS)).balance
+        except (NetworkFault, PeerFault, Refused) as error:
+            log.info("the balance after this visit is not known: %s", error)
+            return result
+        return dataclasses.replace(result, balance=balance)
+
+    async def _visit(self, snapshot: Mapping[str, Tensor], task: str, step: int) -> tuple[Joined, TradeResult]:
         joined = await self._link.ready(self._timeout_seconds)
         await self._buyer.settle_open(joined)
-        snapshot = take_snapshot(model) if isinstance(model, nn.Module) else dict(model)
         await asyncio.to_thread(_check_own, joined, snapshot)
         submission = secrets.token_bytes(16)
         appraisal = self._buyer.expect(submission)
         try:
             await self._submit(joined, submission, snapshot, task or joined.terms.tasks[0].name, step)
             if not self._strategy.buy:
-                return TradeResult(balance=await self.balance(), note="this strategy does not buy")
-            result = await self._buyer.decide(joined, await appraisal)
+                return joined, TradeResult(balance=joined.balance, note="this strategy does not buy")
+            return joined, await self._buyer.decide(joined, await appraisal)
         finally:
             self._buyer.forget(submission)
-            remove_tree(self._outbox / submission.hex())
-        if isinstance(model, nn.Module):
-            for purchase in result.bought:
-                load_in_place(model, purchase.parameters)
-        await self._buyer.loaded(joined, result.bought)
-        return dataclasses.replace(result, balance=await self.balance())
+            await asyncio.to_thread(remove_tree, self._outbox / submission.hex())
 
     async def _submit(
         self, joined: Joined, submission: bytes, snapshot: Mapping[str, Tensor], task: str, step: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from p2pmarket import limits
@@ -60,6 +60,10 @@ FINAL_CODES = frozenset(
     }
 )
 """Refusals of a bid that sending it again does not mend; after any other the bid still binds and is sent again."""
+LOST_CODES = frozenset({"expired", "lost-delivery", "not-yours", "unknown-trade", "wrong-state"})
+"""Refusals of a fetch that asking again does not mend."""
+ACKNOWLEDGE_SECONDS = 10.0
+"""How long a buyer that has its delivery waits to tell the broker so; it tells it again at its next visit."""
 BID_SECONDS = 60
 """A bid binds for this long at most."""
 
@@ -110,18 +114,24 @@ class Buyer:
         """Takes up what an interruption left: bids without an answer, purchases without a delivery.
 
         :raises NetworkFault: the broker cannot be reached
+        :raises Refused: a delivery that was paid for is lost; it is not asked for again
         """
         for intent in await self._journal.run(AgentJournal.unanswered, joined.broker):
-            bid = verify(intent.body, Bid, signer=self._identity.peer_id)
-            await self._send_bid(joined, bid, intent.body)
-        for row in await self._journal.run(AgentJournal.trades):
+            if type_of(intent.body) == Delivered.TYPE:
+                await self._acknowledge(intent.message_id, intent.body)
+            else:
+                bid = verify(intent.body, Bid, signer=self._identity.peer_id)
+                await self._send_bid(joined, bid, intent.body)
+        for row in await self._journal.run(AgentJournal.owed):
             if row.broker == joined.broker and row.stage == "bought":
                 await self._fetch(joined, row)
+        await asyncio.to_thread(self._sweep, {row.trade.hex() for row in await self._journal.run(AgentJournal.owed)})
 
     async def decide(self, joined: Joined, appraisal: Appraisal) -> TradeResult:
         """Buys what the strategy wants most and can be had; declines the rest.
 
         :raises NetworkFault: the broker cannot be reached
+        :raises Refused: it refused in a way that leaves a bid open, or a delivery that was paid for is lost
         """
         reports = tuple(verify(data, GainReport, signer=joined.broker) for data in appraisal.reports)
         late = await self._late_delivery(joined, reports)
@@ -129,24 +139,26 @@ class Buyer:
             await self._decline(joined, reports)
             return TradeResult((late,), reports=reports, round=appraisal.round, note="a late delivery was still better")
         wallet = await self._wallet()
+        balance = wallet.balance
         wanted = [(amount, report) for report in reports if (amount := self._strategy.bid(report, wallet)) is not None]
         wanted.sort(key=lambda pair: -pair[0])
         note = appraisal.note or _why_not(reports)
         for position, (amount, report) in enumerate(wanted):
-            purchase, note = await self._buy(joined, report, amount)
-            if purchase is not None:
+            outcome = await self._buy(joined, report, amount)
+            if isinstance(outcome, Deal):
+                purchase = await self._collect(joined, report.trade)
                 await self._decline(joined, [other for _, other in wanted[position + 1 :]])
                 await self._decline(joined, _others(reports, wanted))
-                return TradeResult((purchase,), reports=reports, round=appraisal.round)
+                return TradeResult((purchase,), reports=reports, round=appraisal.round, balance=outcome.balance)
+            note = outcome
         await self._decline(joined, _others(reports, wanted))
-        return TradeResult(reports=reports, round=appraisal.round, note=note)
+        return TradeResult(reports=reports, round=appraisal.round, note=note, balance=balance)
 
     async def loaded(self, joined: Joined, purchases: Iterable[Purchase]) -> None:
         """These purchases are in the caller's hands; their parcels are needed no longer."""
         for purchase in purchases:
-            trade = purchase.trade
-            await self._journal.run(AgentJournal.loaded, joined.broker, trade)
-            remove_tree(self._deliveries / trade.hex())
+            await self._journal.run(AgentJournal.loaded, joined.broker, purchase.trade)
+            await asyncio.to_thread(remove_tree, self._deliveries / purchase.trade.hex())
 
     # ---- one purchase ---------------------------------------------------------------------------------------
 
@@ -154,8 +166,11 @@ class Buyer:
         balance = (await self._link.request(BalanceRequest(secrets.token_bytes(16)), Balance)).balance
         return Wallet(balance=balance, spent=await self._journal.run(AgentJournal.spent, 0))
 
-    async def _buy(self, joined: Joined, report: GainReport, amount: int) -> tuple[Purchase | None, str]:
-        """One bid; the purchase, or why there is none."""
+    async def _buy(self, joined: Joined, report: GainReport, amount: int) -> Deal | str:
+        """One bid; the Deal, or why there is none.
+
+        :raises Refused: the broker took no decision; the bid may still bind, so there must be no other one
+        """
         bid = Bid(
             message_id=secrets.token_bytes(16),
             market=joined.terms.name,
@@ -167,12 +182,14 @@ class Buyer:
         )
         data = sign(self._identity, bid)
         await self._journal.run(AgentJournal.keep_bid, data)
-        outcome = await self._send_bid(joined, bid, data)
-        if not isinstance(outcome, Deal):
-            return None, outcome
-        row = await self._journal.run(AgentJournal.trade, joined.broker, report.trade)
+        return await self._send_bid(joined, bid, data)
+
+    async def _collect(self, joined: Joined, trade: bytes) -> Purchase:
+        """What was just paid for."""
+        row = await self._journal.run(AgentJournal.trade, joined.broker, trade)
         assert row is not None
-        return await self._fetch(joined, row), ""
+        await self._fetch(joined, row)
+        return await self._purchase(joined, row)
 
     async def _send_bid(self, joined: Joined, bid: Bid, data: bytes) -> Deal | str:
         """Sends a bid that is written down until it is answered; the Deal, or why there is none."""
@@ -181,7 +198,7 @@ class Buyer:
             reply = await self._link.exchange(data)
         except Refused as error:
             if error.code not in FINAL_CODES:
-                return str(error)
+                raise
             await self._journal.run(AgentJournal.answered, bid.message_id, str(error).encode())
             await self._journal.run(AgentJournal.end, broker, bid.trade, error.code)
             return str(error)
@@ -196,7 +213,7 @@ class Buyer:
         log.info("bought for %s", format_credits(deal.price))
         return deal
 
-    async def _fetch(self, joined: Joined, row: AgentTrade) -> Purchase:
+    async def _fetch(self, joined: Joined, row: AgentTrade) -> None:
         """Fetches a delivery that was paid for, checks it against its report, tells the broker that it is here."""
         assert row.report is not None
         report = verify(row.report, GainReport, signer=joined.broker)
@@ -226,23 +243,49 @@ class Buyer:
             finally:
                 await stream.close()
 
-        if not incoming.plain_path.exists():
-            await again(fetch)
-        await self._journal.run(AgentJournal.fetched, joined.broker, row.trade)
-        await self._link.request(Delivered(secrets.token_bytes(16), row.trade, report.delivery), Done)
-        return await self._purchase(joined, row, report)
+        try:
+            if not incoming.plain_path.exists():
+                await again(fetch)
+        except Refused as error:
+            if error.code in LOST_CODES:
+                await self._journal.run(AgentJournal.give_up, joined.broker, row.trade, error.code)
+            raise
+        delivered = Delivered(secrets.token_bytes(16), row.trade, report.delivery)
+        data = sign(self._identity, delivered)
 
-    async def _purchase(self, joined: Joined, row: AgentTrade, report: GainReport) -> Purchase:
-        kept = await self._journal.run(AgentJournal.trade, joined.broker, row.trade)
-        assert kept is not None and kept.receipt is not None
+        def keep(journal: AgentJournal) -> None:
+            with journal.transaction():
+                journal.fetched(joined.broker, row.trade)
+                journal.intend(joined.broker, delivered.message_id, data)
+
+        await self._journal.run(keep)
+        await self._acknowledge(delivered.message_id, data)
+
+    async def _acknowledge(self, message_id: bytes, data: bytes) -> None:
+        """Tells the broker that a delivery is here; it stays an intent until the broker knows."""
+        try:
+            reply = await self._link.exchange(data, ACKNOWLEDGE_SECONDS)
+        except NetworkFault as error:
+            log.info("the broker does not know yet that its delivery is here: %s", error)
+            return
+        except Refused as error:
+            log.warning("the broker did not take that its delivery is here: %s", error)
+            if error.code not in FINAL_CODES:
+                return
+            reply = str(error).encode()
+        await self._journal.run(AgentJournal.answered, message_id, reply)
+
+    async def _purchase(self, joined: Joined, row: AgentTrade) -> Purchase:
+        assert row.receipt is not None and row.report is not None
         path = Incoming(self._deliveries / row.trade.hex()).plain_path
         tensors = await asyncio.to_thread(unpack, path, schema=joined.schema, partial=True)
-        receipt = verify(kept.receipt, Receipt, signer=joined.broker)
-        return Purchase(row.trade, row.partner, kept.price, report, receipt, tensors)
+        report = verify(row.report, GainReport, signer=joined.broker)
+        receipt = verify(row.receipt, Receipt, signer=joined.broker)
+        return Purchase(row.trade, row.partner, row.price, report, receipt, tensors)
 
     async def _late_delivery(self, joined: Joined, reports: Sequence[GainReport]) -> Purchase | None:
         """A delivery from an interrupted visit, where the broker measured it as better than this visit's snapshot."""
-        for row in await self._journal.run(AgentJournal.trades):
+        for row in await self._journal.run(AgentJournal.owed):
             folder = self._deliveries / row.trade.hex()
             if row.broker != joined.broker or row.stage != "fetched" or row.report is None or not folder.exists():
                 continue
@@ -251,10 +294,17 @@ class Buyer:
             if not now:
                 continue
             if late.loss_after < now[0]:
-                return await self._purchase(joined, row, late)
+                return await self._purchase(joined, row)
             log.warning("the late delivery of trade %s is no longer better and is dropped", row.trade.hex()[:8])
-            remove_tree(folder)
+            await self._journal.run(AgentJournal.give_up, joined.broker, row.trade, "too-late")
+            await asyncio.to_thread(remove_tree, folder)
         return None
+
+    def _sweep(self, owed: Collection[str]) -> None:
+        """Removes what earlier processes left of deliveries that are owed no longer."""
+        for folder in self._deliveries.iterdir():
+            if folder.name not in owed:
+                remove_tree(folder)
 
     async def _decline(self, joined: Joined, reports: Sequence[GainReport]) -> None:
         """Says no to these; that saves the broker their deliveries, so failing at it matters little."""

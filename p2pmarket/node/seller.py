@@ -17,6 +17,7 @@ from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.errors import MarketError
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.messages import Ask, AskRequest, Message, Sold
+from p2pmarket.network.streams import end_tasks
 from p2pmarket.node.link import BrokerLink, HearMail
 from p2pmarket.node.results import Sale, TradeResult
 from p2pmarket.node.strategy import Strategy
@@ -50,7 +51,7 @@ class Seller:
         """Which mail is for the seller."""
         return {AskRequest: self._hear_request, Sold: self._hear_sale}
 
-    async def report(self, result: TradeResult) -> TradeResult:
+    def report(self, result: TradeResult) -> TradeResult:
         """The result with the sales that became known since the last one, and the balance they left."""
         news, self._news = self._news, []
         balance = result.balance
@@ -60,9 +61,7 @@ class Seller:
 
     async def close(self) -> None:
         """Ends what is being answered."""
-        for task in self._answering:
-            task.cancel()
-        await asyncio.gather(*self._answering, return_exceptions=True)
+        await end_tasks(self._answering)
 
     async def _hear_sale(self, broker: str, data: bytes) -> None:
         sold = verify(data, Sold, signer=broker)
@@ -73,7 +72,11 @@ class Seller:
         request = verify(data, AskRequest, signer=broker)
         if request.expires_ms <= self._clock():
             return
-        amount = self._strategy.ask(request)
+        try:
+            amount = self._strategy.ask(request)
+        except Exception:  # a caller's own code must not end the session that this mail came by
+            log.exception("the strategy failed to name a price")
+            return
         if amount is None:
             return
         ask = Ask(

@@ -7,8 +7,8 @@
             train(model)
             print(agent.trade(model))
 
-Knows: how to call an `AsyncAgent` from code without an event loop. The loop runs in a thread of its own; `trade` waits,
-and loads what was bought in the calling thread's model before it returns.
+Knows: how to call an `AsyncAgent` from code without an event loop. The loop runs in a thread of its own; `trade` waits.
+The model is copied, and what was bought is loaded, in the calling thread: the one that trains it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from torch import nn
+
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Offer
 from p2pmarket.node.agent import AsyncAgent, Tradable
 from p2pmarket.node.joining import joined
 from p2pmarket.node.results import TradeResult
 from p2pmarket.node.strategy import Strategy
+from p2pmarket.parameters.snapshot import load_in_place, take_snapshot
 from p2pmarket.settings import MarketAccess
 
 T = TypeVar("T")
@@ -81,7 +84,12 @@ class Agent:
 
     def trade(self, model: Tradable, *, task: str = "", step: int | None = None) -> TradeResult:
         """One visit to the market; see `AsyncAgent.trade`."""
-        return self._wait(self._agent.trade(model, task=task, step=step))
+        if not isinstance(model, nn.Module):
+            return self._wait(self._agent.trade(model, task=task, step=step))
+        result = self._wait(self._agent.trade(take_snapshot(model), task=task, step=step))
+        for purchase in result.bought:
+            load_in_place(model, purchase.parameters)
+        return result
 
     def balance(self) -> int:
         """Micro-credits on this agent's account; see `AsyncAgent.balance`."""
