@@ -24,10 +24,14 @@ from p2pmarket.ledger.trade import ENDS
 from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Ask, AskRequest, Bid
+from p2pmarket.network.streams import end_tasks
 from p2pmarket.pricing.bargaining import strike
 from p2pmarket.units import Clock
 
 log = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 10.0
+"""How long a closing broker waits for bids that are being cleared."""
 
 
 class Clearing:
@@ -112,10 +116,15 @@ class Clearing:
             waiting[2].set_result(data)
 
     async def close(self) -> None:
-        """Lets what is being cleared finish; bids that wait for an ask end as no deal."""
+        """Lets what is being cleared finish; bids that wait for an ask end as no deal.
+
+        What takes longer than DRAIN_SECONDS is given up: its bid comes again after the next start.
+        """
         for _, _, answer in self._asks.values():
             answer.cancel()
-        await asyncio.gather(*self._clearing.values(), return_exceptions=True)
+        if self._clearing:
+            await asyncio.wait(self._clearing.values(), timeout=DRAIN_SECONDS)
+        await end_tasks(self._clearing.values())
 
     async def _clear(self, buyer: str, bid: Bid) -> bytes:
         trade = await self._ledger.run(Ledger.trade, bid.trade)

@@ -6,6 +6,7 @@ what the market decides. Parties that vanish are data (`network.memory.Fault`), 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,19 +21,29 @@ from p2pmarket.ledger.journal import Ledger
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import BrokerStatement
 from p2pmarket.network.directory import PeerBook, announce_once, find_brokers
-from p2pmarket.network.memory import Fault, MemoryNetwork
+from p2pmarket.network.memory import Fault, MemoryNetwork, MemoryTransport
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.strategy import Strategy
 from p2pmarket.units import Clock, now_ms
 
 
+@dataclasses.dataclass(frozen=True)
 class RunningBroker:
     """A broker and what it stands on."""
 
-    def __init__(self, broker: Broker, ledger: LedgerThread, peer_id: str) -> None:
-        self.broker = broker
-        self.ledger = ledger
-        self.peer_id = peer_id
+    broker: Broker
+    ledger: LedgerThread
+    transport: MemoryTransport
+    peer_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunningAgent:
+    """An agent and what it stands on."""
+
+    agent: AsyncAgent
+    book: PeerBook
+    transport: MemoryTransport
 
 
 class MarketInMemory:
@@ -55,7 +66,7 @@ class MarketInMemory:
         self._clock = clock
         self._appraiser = build_appraiser(terms, validation, device="cpu", seed=seed)
         self._running: RunningBroker | None = None
-        self._agents: dict[str, tuple[AsyncAgent, PeerBook]] = {}
+        self._agents: dict[str, RunningAgent] = {}
 
     async def __aenter__(self) -> MarketInMemory:
         await self.start_broker()
@@ -96,15 +107,15 @@ class MarketInMemory:
         await broker.start()
         statement = statement_for("simulated", self.terms, identity, await transport.addresses(), self._clock)
         await announce_once(transport, statement, clock=self._clock)
-        self._running = RunningBroker(broker, ledger, identity.peer_id)
+        self._running = RunningBroker(broker, ledger, transport, identity.peer_id)
         return self._running
 
     async def stop_broker(self) -> None:
-        """Stops the broker; its folder stays."""
+        """Stops the broker without a word to anyone; its folder stays."""
         if self._running is None:
             return
         running, self._running = self._running, None
-        self.network.vanish(running.peer_id)
+        await running.transport.close()
         await running.broker.close()
         await running.ledger.close()
 
@@ -131,15 +142,15 @@ class MarketInMemory:
             timeout_seconds=timeout_seconds,
             clock=self._clock,
         )
-        self._agents[name] = (agent, book)
+        self._agents[name] = RunningAgent(agent, book, transport)
         return agent
 
     async def stop_agent(self, name: str) -> None:
         """Stops an agent without a word to the broker; its folder stays."""
-        agent, book = self._agents.pop(name)
-        self.network.vanish(agent.peer_id)
-        await agent.close()
-        book.close()
+        running = self._agents.pop(name)
+        await running.transport.close()
+        await running.agent.close()
+        running.book.close()
 
     async def balances(self) -> dict[str, int]:
         """Micro-credits by peer id, as the broker's ledger has them."""
