@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +57,21 @@ def _shortened(row: Row) -> Row:
 
 
 async def _markets(access: MarketAccess) -> list[Row]:
+    """Looks with an identity that is thrown away: one's own may be in use by a running agent."""
     from p2pmarket.crypto.keys import Identity
     from p2pmarket.network.directory import list_markets
     from p2pmarket.network.libp2p import Libp2pTransport
 
-    private_folder(access.folder)
-    Identity.load_or_create(access.identity_file)
-    transport = await Libp2pTransport.create(access.network())
-    try:
-        markets = await list_markets(transport)
-    finally:
-        await transport.close()
+    with tempfile.TemporaryDirectory(prefix="p2pmarket-look-") as folder:
+        path = Path(folder) / "identity.key"
+        Identity.generate().save(path)
+        transport = await Libp2pTransport.create(
+            dataclasses.replace(access.network(), identity_path=path, client_mode=True)
+        )
+        try:
+            markets = await list_markets(transport)
+        finally:
+            await transport.close()
     return [
         {
             "market": market,
