@@ -125,6 +125,15 @@ class Agent:
             raise
 
     def _stop_loop(self) -> None:
+        self._wait(_end_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _end_others() -> None:
+    """Ends the tasks that are left in this loop, as `asyncio.run` does: hivemind forgets some of its own."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.wait_for(asyncio.gather(*left, return_exceptions=True), 5)
