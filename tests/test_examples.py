@@ -1,0 +1,47 @@
+"""The examples, run as their users run them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from testnet_market import p2pmarket, running_market, save_clouds, trained
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_one_trade_in_memory():
+    ended = subprocess.run(
+        [sys.executable, EXAMPLES / "one_trade_in_memory.py"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    steps = [line for line in ended.stdout.splitlines() if line[0].isdigit()]
+    assert [step[:2] for step in steps] == [f"{number}." for number in range(1, 9)]
+    assert "the ledger verifies" in steps[-1]
+
+
+@pytest.mark.testnet
+async def test_train_and_trade(tmp_path):
+    script = (sys.executable, str(EXAMPLES / "train_and_trade.py"))
+    data = save_clouds(tmp_path / "few.npz", 24, seed=3)
+    async with running_market(tmp_path) as market:
+        await market.start_agent("seller", "--no_buy")
+        await market.visit("seller", trained(0))
+        ended = await p2pmarket(
+            "--market", "clouds", "--data", data, "--epochs", 3, "--state", tmp_path / "example", "--peers",
+            *market.peers, program=script,
+        )  # fmt: skip
+        sold = sum(state == "delivered" for _, state in market.rows("SELECT trade, state FROM trades") or ())
+    assert (ended.code, ended.error) == (0, "")
+    lines = ended.out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert "bought from" in lines[0]
+    assert sold >= 1
