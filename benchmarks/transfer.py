@@ -15,8 +15,8 @@ sealed  `send_parcel` and `receive_parcel` as the market uses them: read from a 
 So `ratio` (sealed / raw) charges the parcel for both disks as well, which is what lets it resume after a restart, and
 `ratio_to_files` for cryptography and protocol alone. Nothing is synced: files stay in the page cache where it has room.
 The file of the round before is removed just before each way, so that its pages are used again: a virtual machine that
-gives free memory back to its host pays ten times a write's cost (2 ms a MiB, measured) at the first touch of a page, and
-that would measure the host. The file holds float32 normal values, which the transfer does not look into.
+gives free memory back to its host pays ten times a write's cost (2 ms a MiB, measured) at the first touch of a page,
+and that would measure the host. The file holds float32 normal values, which the transfer does not look into.
 
 Memory is the peak of resident memory (VmHWM, reset before each parcel) above what was resident before, in the process
 that runs the market; the daemons, which hold the same for raw streams, are not in it.
