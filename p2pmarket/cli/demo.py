@@ -16,8 +16,9 @@ from rich.console import Console
 from p2pmarket.cli.demo_report import AgentCurve, Outcome, results_table, write_report
 from p2pmarket.cli.ledger import open_ledger
 from p2pmarket.cli.listings import broker_trades
-from p2pmarket.errors import MachineFault, MarketError
+from p2pmarket.errors import MachineFault, MarketError, SettingsError, UserFault
 from p2pmarket.events import Event
+from p2pmarket.files import disk_errors
 from p2pmarket.simulation.endowments import Endowments, prepare
 from p2pmarket.simulation.processes import Child, LocalNet, peers_of
 from p2pmarket.units import CREDIT
@@ -30,6 +31,10 @@ def demo(given: argparse.Namespace) -> int:
     console = Console(stderr=given.json)
     if given.prepare is not None:
         return _prepare(given, console)
+    if given.rounds is not None and given.rounds < 1:
+        raise SettingsError(f"--rounds {given.rounds} is not above 0")
+    with disk_errors("the report", given.report):
+        given.report.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="p2pmarket-demo-"))
     try:
         outcome = asyncio.run(asyncio.wait_for(_run(given, folder, console), given.timeout_seconds))
@@ -37,8 +42,11 @@ def demo(given: argparse.Namespace) -> int:
         raise MachineFault(
             f"the demonstration took longer than {given.timeout_seconds:.0f} s; logs in {folder}"
         ) from None
+    except (UserFault, KeyboardInterrupt):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     except MarketError:
-        console.print(f"logs of all peers are in {folder}")
+        console.print(f"logs of all peers are in {folder}", highlight=False, soft_wrap=True)
         raise
     report = write_report(given.report, outcome)
     console.print(results_table(outcome))

@@ -30,8 +30,11 @@ def testnet(given: argparse.Namespace) -> int:
 
 async def _run(given: argparse.Namespace, folder: Path) -> None:
     console = Console(stderr=given.json)
-    endowments = await asyncio.to_thread(prepare, folder / "data", None, agents=max(2, given.agents), seed=given.seed)
+    endowments = await asyncio.to_thread(
+        prepare, folder / "data", None, agents=max(2, given.agents), seed=given.seed, rounds="continuous"
+    )
     async with LocalNet(folder / "peers") as net:
+        console.print("starting a bootstrap peer, a broker and the agents ...")
         bootstrap = await net.start("bootstrap", "peer")
         peers = peers_of([bootstrap])
         broker = await net.start(

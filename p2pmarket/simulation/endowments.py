@@ -57,9 +57,10 @@ _LARGE = _Recipe(
 """The paper's MNIST settings: 784-32-32-32-16-10, SGD 0.01, batch 512, trading from the fifth epoch on."""
 
 
-def prepare(folder: Path, source: str | None, *, agents: int, seed: int) -> Endowments:
+def prepare(folder: Path, source: str | None, *, agents: int, seed: int, rounds: str = "barrier") -> Endowments:
     """Writes everybody's data and the terms to `folder`.
 
+    :param rounds: the terms': barrier as in the paper, or continuous where agents come and go
     :param source: an .npz with x_train, y_train, x_test, y_test; None for scikit-learn's digits
     :raises DataError: the file is not of that form, or scikit-learn is missing
     """
@@ -75,7 +76,7 @@ def prepare(folder: Path, source: str | None, *, agents: int, seed: int) -> Endo
     parts = [_part(train, agent, agents, seed) for agent in range(agents)]
     paths = tuple(_save(folder / f"agent-{chr(ord('a') + index)}.npz", part) for index, part in enumerate(parts))
     return Endowments(
-        terms=_write_terms(folder / "market.toml", train, recipe, agents),
+        terms=_write_terms(folder / "market.toml", train, recipe, agents, rounds),
         validation=_save(folder / "validation.npz", validation),
         test=_save(folder / "test.npz", test),
         agents=paths,
@@ -109,13 +110,13 @@ def _save(path: Path, data: Dataset) -> Path:
     return path
 
 
-def _write_terms(path: Path, train: Dataset, recipe: _Recipe, agents: int) -> Path:
+def _write_terms(path: Path, train: Dataset, recipe: _Recipe, agents: int, rounds: str) -> Path:
     classes = int(train.targets.max()) + 1
     text = f"""# The terms of this demonstration; broker_node/market.example.toml explains every key.
 [market]
 name = "digits"
-description = "two organisations, each short of half of the classes"
-rounds = "barrier"
+description = "organisations that are each short of half of the classes"
+rounds = "{rounds}"
 round_agents = {max(2, agents)}
 round_timeout_seconds = 60
 
@@ -132,6 +133,9 @@ metric = "accuracy"
 rule = "midpoint"
 opening_credit = "100"
 fee_percent = "1"
+
+[limits]
+submissions_per_hour = 100000
 """
     path.write_text(text, encoding="utf-8")
     return path

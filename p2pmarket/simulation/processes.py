@@ -130,6 +130,7 @@ class LocalNet:
                 stderr=errors,
                 env=self._environment(),
                 limit=_LINE_BYTES,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its children in order
             )
         child = Child(name, process, log)
         self.children[name] = child
