@@ -12,20 +12,23 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from p2pmarket.datasets import Dataset, load_dataset
-from p2pmarket.errors import SettingsError
+from p2pmarket.errors import MachineFault, ModelError, SettingsError
 from p2pmarket.events import Emit, stop_requested
 from p2pmarket.market import MarketTerms, Task
 from p2pmarket.models import build_model
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.joining import joined
 from p2pmarket.node.results import TradeResult
-from p2pmarket.node.sidecar import Stamp, next_checkpoint, stamp_of, write_checkpoint
+from p2pmarket.node.sidecar import Stamp, next_checkpoint, write_checkpoint
 from p2pmarket.node.strategy import Strategy
 from p2pmarket.node.trainers import Trainer, score
 from p2pmarket.parameters.snapshot import take_snapshot
 from p2pmarket.settings import NodeSettings
+
+WRITE_AGAIN_SECONDS = 2.0
 
 
 async def run_node(settings: NodeSettings, emit: Emit) -> None:
@@ -186,17 +189,38 @@ async def _watch(
     seen: Stamp | None = None
     while True:
         tensors, seen = await next_checkpoint(watch, seen)
-        result = await agent.trade(tensors, task=task.name)
+        try:
+            result = await agent.trade(tensors, task=task.name)
+        except ModelError as error:
+            if settings.once:
+                raise
+            emit({"event": "problem", "sentence": f"{watch}: {error}"})
+            continue
         for purchase in result.bought:
             tensors.update(purchase.parameters)
         if result.bought:
-            await asyncio.to_thread(write_checkpoint, out, tensors)
-            emit({"event": "saved", "path": str(out)})
+            written = await _write_patiently(out, tensors, emit)
             if _same(watch, out):
-                seen = stamp_of(out)
+                seen = written
         emit({"event": "trade", **_told(result)})
         if settings.once:
             return
+
+
+async def _write_patiently(out: Path, tensors: dict[str, Tensor], emit: Emit) -> Stamp | None:
+    """Writes what was bought; it is paid for and nowhere else, so a disk that refuses it is asked again."""
+    told = ""
+    while True:
+        try:
+            written = await asyncio.to_thread(write_checkpoint, out, tensors)
+        except MachineFault as error:
+            if str(error) != told:
+                told = str(error)
+                emit({"event": "problem", "sentence": f"{told}; what was bought waits in memory"})
+            await asyncio.sleep(WRITE_AGAIN_SECONDS)
+        else:
+            emit({"event": "saved", "path": str(out)})
+            return written
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -29,11 +29,16 @@ Stamp = tuple[int, int]
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """The file's stamp; None when there is no file."""
+    """The file's stamp; None when there is no file.
+
+    :raises DataError: this process may not look there
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise DataError(f"cannot look at the checkpoint {path}: {error.strerror}") from None
     return status.st_size, status.st_mtime_ns
 
 
@@ -53,16 +58,36 @@ def is_whole(path: Path) -> bool:
 
 
 async def next_checkpoint(path: Path, seen: Stamp | None) -> tuple[dict[str, Tensor], Stamp]:
-    """Waits for a whole checkpoint with another stamp than `seen`; its tensors and stamp."""
-    warned: Stamp | None = None
+    """Waits for a whole checkpoint with another stamp than `seen`; its tensors and stamp.
+
+    A file that is not whole is taken to be in the making; where nobody writes on, a warning says so once.
+
+    :raises DataError: this process may not look there
+    """
+    before: Stamp | None = None
+    given_up: Stamp | None = None
     while True:
         stamp = stamp_of(path)
-        if stamp is not None and stamp != seen and stamp != warned:
-            if await asyncio.to_thread(is_whole, path):
-                return await asyncio.to_thread(read_checkpoint, path), stamp
-            log.info("%s is not a whole .safetensors file yet", path)
-            warned = stamp
+        if stamp is not None and stamp not in (seen, given_up):
+            tensors = await asyncio.to_thread(_read_whole, path)
+            if tensors is not None and stamp_of(path) == stamp:
+                return tensors, stamp
+            if tensors is None and stamp == before:
+                log.warning("%s is not a whole .safetensors file; waiting for another", path)
+                given_up = stamp
+        before = stamp
         await asyncio.sleep(LOOK_SECONDS)
+
+
+def _read_whole(path: Path) -> dict[str, Tensor] | None:
+    """The tensors; None where the file is not whole."""
+    if not is_whole(path):
+        return None
+    try:
+        return read_checkpoint(path)
+    except DataError as error:
+        log.debug("%s", error)
+        return None
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -76,8 +101,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} is not a readable .safetensors checkpoint: {error}") from None
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Replaces a .safetensors file.
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> Stamp | None:
+    """Replaces a .safetensors file; the stamp of what was written.
 
     :raises DiskFull, MachineFault: it cannot be written; the old one stays
     """
@@ -86,3 +111,4 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> None:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
         except SafetensorError as error:
             raise OSError(str(error)) from error
+        return stamp_of(temporary)
