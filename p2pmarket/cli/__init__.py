@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=getattr(logging, given.log_level.upper()), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # A program that is still starting when it is asked to stop unwinds as at Ctrl-C; one that runs has its own way.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return load_command(given)(given)
     except MarketError as error:

@@ -34,7 +34,7 @@ async def _run(given: argparse.Namespace, folder: Path) -> None:
         prepare, folder / "data", None, agents=max(2, given.agents), seed=given.seed, rounds="continuous"
     )
     async with LocalNet(folder / "peers") as net:
-        console.print("starting a bootstrap peer, a broker and the agents ...")
+        console.print("starting a bootstrap peer, a broker and the agents ...", highlight=False)
         bootstrap = await net.start("bootstrap", "peer")
         peers = peers_of([bootstrap])
         broker = await net.start(
@@ -99,4 +99,4 @@ async def _follow(child: Child, console: Console) -> None:
     async for event in child.events():
         text = sentence(event)
         if text:
-            console.print(f"{child.name}: {text}", highlight=False)
+            console.print(f"{child.name}: {text}", highlight=False, markup=False, soft_wrap=True)

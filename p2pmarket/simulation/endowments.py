@@ -118,7 +118,7 @@ name = "digits"
 description = "organisations that are each short of half of the classes"
 rounds = "{rounds}"
 round_agents = {max(2, agents)}
-round_timeout_seconds = 60
+round_timeout_seconds = 20
 
 [model]
 name = "mlp"

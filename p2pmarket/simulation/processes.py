@@ -23,6 +23,8 @@ from p2pmarket.files import private_folder
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 30.0
+INTERRUPTED = 130
+"""Exit code of a program that was asked to stop before it was ready."""
 _LINE_BYTES = 1024 * 1024
 
 Event = Mapping[str, Any]
@@ -53,7 +55,7 @@ class Child:
             self._last.append(event)
             yield event
         code = await self.process.wait()
-        if code not in (0, -signal.SIGTERM, -signal.SIGKILL):
+        if code not in (0, INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL):
             raise self._failure(code)
 
     async def until(self, name: str, timeout_seconds: float = READY_SECONDS) -> Event:
