@@ -152,6 +152,10 @@ class MarketInMemory:
         await running.agent.close()
         running.book.close()
 
+    def agent(self, name: str) -> AsyncAgent:
+        """The agent of that name that runs now."""
+        return self._agents[name].agent
+
     async def balances(self) -> dict[str, int]:
         """Micro-credits by peer id, as the broker's ledger has them."""
         accounts = await self.running.ledger.run(Ledger.accounts)
