@@ -8,6 +8,7 @@ transaction of its effect, and the same request gets the same bytes again. Refus
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.crypto.keyring import Keyring, verify_statement
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import check_fresh, sign, type_of, verify
-from p2pmarket.errors import MarketError, PeerFault, RuleBroken, WrongVersion
+from p2pmarket.errors import ConnectionLost, MarketError, PeerFault, RuleBroken, WrongVersion
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import ENDS, STATES
 from p2pmarket.market import MarketTerms
@@ -45,6 +46,7 @@ from p2pmarket.messages import (
     Welcome,
 )
 from p2pmarket.network.session import write_frame
+from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream
 from p2pmarket.parcel import Schema
 from p2pmarket.units import Clock
@@ -71,11 +73,13 @@ def refusal(identity: Identity, error: MarketError) -> bytes:
 
 async def last_word(stream: Stream, identity: Identity, error: MarketError) -> None:
     """Sends a refusal and waits until the other end hung up: closing at once would lose the bytes."""
-    try:
+    with contextlib.suppress(ConnectionLost):
         await write_frame(stream, Frame(Kind.REPLY, 1, refusal(identity, error)))
-        await asyncio.wait_for(stream.read_exactly(1), GOODBYE_SECONDS)
-    except (MarketError, asyncio.TimeoutError):
-        return
+        reading = asyncio.create_task(stream.read_exactly(1))
+        try:
+            await asyncio.wait({reading}, timeout=GOODBYE_SECONDS)
+        finally:
+            await end_tasks({reading})
 
 
 class Desk:
