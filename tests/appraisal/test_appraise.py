@@ -239,3 +239,12 @@ def test_cuda_and_cpu_agree() -> None:
     assert results[0].gain == pytest.approx(results[1].gain, rel=1e-3)
     assert results[0].metric_after == pytest.approx(results[1].metric_after, abs=0.01)
     assert all(tensor.device.type == "cpu" for tensor in results[1].delivered.values())
+
+
+def test_a_good_seller_is_bought_by_a_buyer_whose_loss_is_enormous() -> None:
+    """The control gains nearly the whole loss here; what is left must still be enough to beat it by."""
+    buyer = {name: 3 * tensor for name, tensor in trained(0, 1).items()}
+    seller = trained(5, 2)
+    appraisal = _appraise(buyer, seller)
+    assert appraisal.loss_before > 5.0
+    assert appraisal.alpha > 0.5 and appraisal.low > 0.0
