@@ -25,6 +25,7 @@ from torch import nn
 
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Offer
+from p2pmarket.network.streams import end_tasks
 from p2pmarket.node.agent import AsyncAgent, Tradable
 from p2pmarket.node.joining import joined
 from p2pmarket.node.results import TradeResult
@@ -48,7 +49,10 @@ class Agent:
             self._agent: AsyncAgent = self._wait(self._stack.enter_async_context(joined(access, strategy)))
             self._terms = self._wait(self._agent.ready())
         except BaseException:
-            self._stop_loop()
+            try:
+                self._wait(self._give_up())
+            finally:
+                self._stop_loop()
             raise
 
     @classmethod
@@ -115,6 +119,11 @@ class Agent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def _give_up(self) -> None:
+        """Ends the joining where it is, and leaves what was joined."""
+        await end_tasks(asyncio.all_tasks())
+        await self._stack.aclose()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
