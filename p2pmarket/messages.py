@@ -160,8 +160,8 @@ class GainReport(Message):
     """Purchased weight alpha: the seller's portion in the merge; 0 where the best merge is no merge."""
     alignment: Annotated[str, OneOf(("identity", "weights"))]
     """Which alignment won on SELECT."""
-    left_out: Annotated[tuple[Text, ...], Bound(0, 64)]
-    """Names of tensors that are not part of the purchase (the first 64)."""
+    left_out: Annotated[tuple[Text, ...], Bound(0, 16)]
+    """Names of tensors that are not part of the purchase (the first 16)."""
     expires_ms: Millis
     """Bids are taken until then."""
 

@@ -68,7 +68,7 @@ class Finding:
             samples=result.samples,
             weight=result.alpha,
             alignment=result.alignment,
-            left_out=result.left_out[:64],
+            left_out=result.left_out[:16],
             expires_ms=expires_ms,
         )
 

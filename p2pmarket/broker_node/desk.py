@@ -20,7 +20,7 @@ from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.crypto.keyring import Keyring, verify_statement
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import check_fresh, sign, type_of, verify
-from p2pmarket.errors import ConnectionLost, MarketError, PeerFault, RuleBroken, WrongVersion
+from p2pmarket.errors import ConnectionLost, MarketError, PeerFault, RuleBroken, TermsError, TooLarge, WrongVersion
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import ENDS, STATES
 from p2pmarket.market import MarketTerms
@@ -101,7 +101,6 @@ class Desk:
         self._keyring = keyring
         self._terms = terms
         self._signed_terms = sign(identity, terms)
-        self._signed_schema = sign(identity, schema)
         self._ledger = ledger
         self._book = book
         self._clearing = clearing
@@ -116,6 +115,7 @@ class Desk:
             BalanceRequest.TYPE: self._balance,
             OffersRequest.TYPE: self._offers,
         }
+        self._signed_schema = self._sign_schema(schema)
 
     async def answer(self, peer: str, data: bytes) -> bytes:
         """The signed reply to a signed request of `peer`; a Refusal where a rule is broken."""
@@ -155,14 +155,29 @@ class Desk:
                 return ledger.open_account(peer, self._terms.opening_credit)
 
         balance = await self._ledger.run(join)
-        return hello, sign(
+        return hello, self._welcome(self._signed_schema, balance, now)
+
+    def _sign_schema(self, schema: Schema) -> bytes:
+        """:raises TermsError: no agent could be told this model's tensors in one message"""
+        try:
+            signed = sign(self._identity, schema)
+            self._welcome(signed, limits.MAX_AMOUNT, self._clock())
+        except TooLarge:
+            raise TermsError(
+                f"the market's model has {len(schema.tensors)} tensors, whose names and shapes do not fit a message of "
+                f"{limits.MAX_RECORD_BYTES} bytes; trade a model with fewer tensors or shorter names"
+            ) from None
+        return signed
+
+    def _welcome(self, schema: bytes, balance: int, now_ms: int) -> bytes:
+        return sign(
             self._identity,
             Welcome(
                 terms=self._signed_terms,
-                schema=self._signed_schema,
+                schema=schema,
                 keys=self._keyring.statement,
                 balance=balance,
-                broker_ms=now,
+                broker_ms=now_ms,
             ),
         )
 
