@@ -22,6 +22,7 @@ from p2pmarket.errors import MarketNotFound, PeerFault
 from p2pmarket.messages import BrokerStatement
 from p2pmarket.network.announcement import BROKER_KEYS, broker_key, check_announcement
 from p2pmarket.network.transport import Transport
+from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock, now_ms
 
 logger = logging.getLogger(__name__)
@@ -69,21 +70,22 @@ async def announce_once(transport: Transport, statement: bytes, *, clock: Clock 
 
 
 async def find_brokers(
-    transport: Transport, market: str, book: PeerBook, *, clock: Clock = now_ms, broker: str | None = None
+    transport: Transport, market: str, book: OwnThread[PeerBook], *, clock: Clock = now_ms, broker: str | None = None
 ) -> list[BrokerStatement]:
     """Brokers of a market: those that announce it now, newest first, then those of the book that do not.
 
     A flood of announcements by strangers can hide a broker in the table, but not in the book. Statements from the book
     may have run out; their addresses are where to try.
 
+    :param book: in a thread of its own, as it waits for the disk
     :param broker: only this one (a pinned peer id)
     :raises MarketNotFound: none
     """
     announced = await _announced(transport, broker_key(market), clock())
     ours = {signer_of(data): data for data, statement in announced if statement.market == market}
-    book.remember(ours.values(), clock())
+    await book.run(PeerBook.remember, tuple(ours.values()), clock())
     found = [statement for _, statement in announced if statement.market == market]
-    found += [statement for statement in book.brokers(market) if statement.broker not in ours]
+    found += [statement for statement in await book.run(PeerBook.brokers, market) if statement.broker not in ours]
     found = [statement for statement in found if broker in (None, statement.broker)]
     if not found:
         raise await _not_found(transport, market, broker, clock)

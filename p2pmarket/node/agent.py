@@ -43,7 +43,7 @@ from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transfer import send_parcel
 from p2pmarket.network.transport import Transport
 from p2pmarket.node.buyer import Buyer
-from p2pmarket.node.link import BrokerLink, FindBrokers, Joined, again
+from p2pmarket.node.link import BrokerLink, FindBrokers, Joined, Welcomed, again
 from p2pmarket.node.results import TradeResult
 from p2pmarket.node.seller import Seller
 from p2pmarket.node.strategy import Strategy
@@ -106,6 +106,7 @@ class AsyncAgent:
         market: str,
         identity: Identity,
         find: FindBrokers,
+        welcomed: Welcomed | None = None,
         folder: Path,
         strategy: Strategy | None = None,
         codec: str = "none",
@@ -116,6 +117,7 @@ class AsyncAgent:
         """An agent on a transport that is up; connects in the background, `ready` waits for it.
 
         :param find: brokers of the market, the best first
+        :param welcomed: told of each broker that welcomed this agent, so that `find` names it first
         :param folder: journal, keys and parcels; one agent a folder
         :param codec: of the snapshots it submits (parcel.CODECS)
         :param timeout_seconds: for one visit to the market
@@ -130,7 +132,7 @@ class AsyncAgent:
         try:
             link = BrokerLink(
                 transport=transport, identity=identity, keyring=keyring, market=market, find=find, journal=journal,
-                clock=clock,
+                welcomed=welcomed, clock=clock,
             )  # fmt: skip
             buyer = Buyer(identity, keyring, link, journal, strategy, private_folder(folder / "deliveries"), clock)
             seller = Seller(identity, link, journal, strategy, clock)

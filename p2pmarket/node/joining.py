@@ -18,6 +18,8 @@ from p2pmarket.network.libp2p import Libp2pTransport
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.strategy import Strategy
 from p2pmarket.settings import MarketAccess
+from p2pmarket.threads import OwnThread
+from p2pmarket.units import now_ms
 
 
 @contextlib.asynccontextmanager
@@ -36,16 +38,22 @@ async def joined(access: MarketAccess, strategy: Strategy) -> AsyncIterator[Asyn
     async with contextlib.AsyncExitStack() as stack:
         transport = await Libp2pTransport.create(access.network())
         stack.push_async_callback(transport.close)
-        book = stack.enter_context(PeerBook(folder / "peers.sqlite"))
+        book = OwnThread("peer-book", lambda: PeerBook(folder / "peers.sqlite"))
+        await book.open()
+        stack.push_async_callback(book.close)
 
         async def find() -> Sequence[BrokerStatement]:
             return await find_brokers(transport, access.market, book, broker=access.broker or None)
+
+        async def welcomed(broker: str) -> None:
+            await book.run(PeerBook.used, access.market, broker, now_ms())
 
         agent = await AsyncAgent.over(
             transport,
             market=access.market,
             identity=identity,
             find=find,
+            welcomed=welcomed,
             folder=folder,
             strategy=strategy,
             codec=access.compression,

@@ -55,12 +55,16 @@ T = TypeVar("T")
 
 FindBrokers = Callable[[], Awaitable[Sequence[BrokerStatement]]]
 """Brokers of the market, the best first; raises MarketNotFound."""
+Welcomed = Callable[[str], Awaitable[None]]
+"""Told the peer id of a broker that welcomed this agent."""
 HearMail = Callable[[str, bytes], Awaitable[None]]
 """Acts on one mail (broker, signed bytes) so that doing it twice is the same as once."""
 
 RETRY_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Waits between attempts to reach the broker; the last one repeats."""
 
+LOOKUPS = 3
+"""A market that was just announced is not known everywhere at once: it is looked up this often before we say so."""
 STEADY_SECONDS = 10.0
 """A session that lasted this long was no failed attempt."""
 
@@ -95,12 +99,14 @@ class BrokerLink:
         find: FindBrokers,
         journal: OwnThread[AgentJournal],
         clock: Clock,
+        welcomed: Welcomed | None = None,
     ) -> None:
         self._transport = transport
         self._identity = identity
         self._keyring = keyring
         self._market = market
         self._find = find
+        self._welcomed = welcomed
         self._journal = journal
         self._hear: dict[str, HearMail] = {}
         self._clock = clock
@@ -219,6 +225,9 @@ class BrokerLink:
             began = loop.time()
             try:
                 await self._stay_in_session()
+            except MarketNotFound as error:
+                if attempt >= LOOKUPS - 1:
+                    self._fail(error)
             except MarketError as error:
                 log.info("session with the broker: %s", error)
                 self._fail(error)
@@ -274,6 +283,8 @@ class BrokerLink:
             reply = await read_frame(stream)
             _raise_refusal(reply.body, broker)
             joined = Joined(verify(reply.body, Welcome, signer=broker), broker, self._clock())
+            if self._welcomed is not None:
+                await self._welcomed(broker)
         except BaseException:
             await stream.close()
             raise

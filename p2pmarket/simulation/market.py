@@ -24,6 +24,7 @@ from p2pmarket.network.directory import PeerBook, announce_once, find_brokers
 from p2pmarket.network.memory import Fault, MemoryNetwork, MemoryTransport
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.strategy import Strategy
+from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock, now_ms
 
 
@@ -42,7 +43,7 @@ class RunningAgent:
     """An agent and what it stands on."""
 
     agent: AsyncAgent
-    book: PeerBook
+    book: OwnThread[PeerBook]
     transport: MemoryTransport
 
 
@@ -126,16 +127,21 @@ class MarketInMemory:
         folder = private_folder(self.folder / name)
         identity = self.identity(name)
         transport = self.network.join(identity.peer_id)
-        book = PeerBook(folder / "peers.sqlite")
+        book = OwnThread("peer-book", lambda: PeerBook(folder / "peers.sqlite"))
+        await book.open()
 
         async def find() -> Sequence[BrokerStatement]:
             return await find_brokers(transport, self.terms.name, book, clock=self._clock)
+
+        async def welcomed(broker: str) -> None:
+            await book.run(PeerBook.used, self.terms.name, broker, self._clock())
 
         agent = await AsyncAgent.over(
             transport,
             market=self.terms.name,
             identity=identity,
             find=find,
+            welcomed=welcomed,
             folder=folder,
             strategy=strategy,
             codec=codec,
@@ -150,7 +156,7 @@ class MarketInMemory:
         running = self._agents.pop(name)
         await running.transport.close()
         await running.agent.close()
-        running.book.close()
+        await running.book.close()
 
     def agent(self, name: str) -> AsyncAgent:
         """The agent of that name that runs now."""

@@ -167,6 +167,27 @@ def test_reports_and_bids_that_are_not_mine_are_refused(bench: Bench, journal: A
     assert journal.trade(bench.broker.peer_id, trade).stage == "over" and journal.spent(0) == 0
 
 
+def test_what_is_owed_is_what_was_paid_and_is_not_loaded(bench: Bench, journal: AgentJournal) -> None:
+    bench.fund()
+    (kept, _), (lost, _) = bought(bench, journal, 10, 7), bought(bench, journal, 10, 7)
+    broker = bench.broker.peer_id
+    assert {row.trade for row in journal.owed()} == set()
+    for trade in (kept, lost):
+        journal.keep_receipt(broker, bench.ledger.trade(trade).receipt)
+    assert {row.trade for row in journal.owed()} == {kept, lost}
+    journal.give_up(broker, lost, "lost-delivery")
+    given_up = journal.trade(broker, lost)
+    assert given_up is not None and (given_up.stage, given_up.reason) == ("over", "lost-delivery")
+    assert [row.stage for row in journal.owed()] == ["bought"]
+    journal.fetched(broker, kept)
+    assert [row.stage for row in journal.owed()] == ["fetched"]
+    journal.loaded(broker, kept)
+    assert journal.owed() == []
+    journal.give_up(broker, kept, "too-late")
+    loaded = journal.trade(broker, kept)
+    assert loaded is not None and loaded.stage == "loaded", "what is in the model is not given up"
+
+
 def test_a_message_id_stands_for_one_message(bench: Bench, journal: AgentJournal) -> None:
     journal.intend("broker", b"m" * 16, b"one")
     journal.intend("broker", b"m" * 16, b"one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 
 import pytest
@@ -14,6 +15,7 @@ from p2pmarket.messages import BalanceRequest
 from p2pmarket.network.announcement import BROKER_KEYS, broker_key, check_announcement
 from p2pmarket.network.directory import MAX_BOOK_BROKERS, PeerBook, announce, announce_once, find_brokers, list_markets
 from p2pmarket.network.memory import MemoryNetwork
+from p2pmarket.threads import OwnThread
 from p2pmarket.units import now_ms
 
 KEY = broker_key("digits")
@@ -27,6 +29,21 @@ def book(tmp_path):
 
 
 @pytest.fixture
+async def shelf(tmp_path):
+    """A peer book in a thread of its own."""
+    async with opened(tmp_path / "book.sqlite") as shelf:
+        yield shelf
+
+
+@contextlib.asynccontextmanager
+async def opened(path):
+    shelf = OwnThread("peer-book", lambda: PeerBook(path))
+    await shelf.open()
+    yield shelf
+    await shelf.close()
+
+
+@pytest.fixture
 def agent(memory_network):
     return memory_network.join(AGENT.peer_id)
 
@@ -35,18 +52,18 @@ def plant(network: MemoryNetwork, owner: str, value: bytes, key: str = KEY) -> N
     network.plant(key, identity_of(owner).peer_id, value, now_ms() + QUARTER_HOUR_MS)
 
 
-async def test_brokers_are_found_newest_first(memory_network, agent, book):
+async def test_brokers_are_found_newest_first(memory_network, agent, shelf):
     now = now_ms()
     for age, name in enumerate(("newest", "middle", "oldest")):
         broker = memory_network.join(identity_of(name).peer_id)
         assert await announce_once(broker, statement_of(identity_of(name), issued_ms=now - age * 1000))
-    found = await find_brokers(agent, "digits", book)
+    found = await find_brokers(agent, "digits", shelf)
     assert [statement.broker for statement in found] == [
         identity_of(name).peer_id for name in ("newest", "middle", "oldest")
     ]
 
 
-async def test_hostile_records_are_ignored(memory_network, agent, book):
+async def test_hostile_records_are_ignored(memory_network, agent, shelf):
     now = now_ms()
     plant(memory_network, "squatter", statement_of(BROKER))
     plant(memory_network, "liar", statement_of(identity_of("liar"), broker=BROKER.peer_id))
@@ -64,55 +81,55 @@ async def test_hostile_records_are_ignored(memory_network, agent, book):
     elsewhere = next(key for key in BROKER_KEYS if key != KEY)
     plant(memory_network, "lost", statement_of(identity_of("lost")), key=elsewhere)
     with pytest.raises(MarketNotFound):
-        await find_brokers(agent, "digits", book)
+        await find_brokers(agent, "digits", shelf)
     assert await list_markets(agent) == {}
     plant(memory_network, "broker", statement_of(BROKER))
-    assert [statement.broker for statement in await find_brokers(agent, "digits", book)] == [BROKER.peer_id]
+    assert [statement.broker for statement in await find_brokers(agent, "digits", shelf)] == [BROKER.peer_id]
     assert list(await list_markets(agent)) == ["digits"]
 
 
-async def test_markets_that_share_a_key_are_told_apart(memory_network, agent, book):
+async def test_markets_that_share_a_key_are_told_apart(memory_network, agent, shelf):
     sharing = next(name for name in (f"market-{number}" for number in range(1000)) if broker_key(name) == KEY)
     plant(memory_network, "broker", statement_of(BROKER))
     plant(memory_network, "other", statement_of(identity_of("other"), sharing))
-    assert [statement.broker for statement in await find_brokers(agent, "digits", book)] == [BROKER.peer_id]
+    assert [statement.broker for statement in await find_brokers(agent, "digits", shelf)] == [BROKER.peer_id]
     assert set(await list_markets(agent)) == {"digits", sharing}
     assert len({broker_key(f"market-{number}") for number in range(1000)}) == len(BROKER_KEYS)
 
 
-async def test_a_market_that_nobody_announces_is_named_with_those_that_were_seen(memory_network, agent, book):
+async def test_a_market_that_nobody_announces_is_named_with_those_that_were_seen(memory_network, agent, shelf):
     with pytest.raises(MarketNotFound, match="no broker announces market digitz .no market was seen at all"):
-        await find_brokers(agent, "digitz", book)
+        await find_brokers(agent, "digitz", shelf)
     plant(memory_network, "broker", statement_of(BROKER))
     with pytest.raises(MarketNotFound, match="market digitz .seen: digits.; check its name"):
-        await find_brokers(agent, "digitz", book)
+        await find_brokers(agent, "digitz", shelf)
 
 
-async def test_only_the_pinned_broker_is_found(memory_network, agent, book):
+async def test_only_the_pinned_broker_is_found(memory_network, agent, shelf):
     for name in ("broker", "sybil-1", "sybil-2"):
         plant(memory_network, name, statement_of(identity_of(name)))
-    found = await find_brokers(agent, "digits", book, broker=BROKER.peer_id)
+    found = await find_brokers(agent, "digits", shelf, broker=BROKER.peer_id)
     assert [statement.broker for statement in found] == [BROKER.peer_id]
     absent = identity_of("absent").peer_id
     with pytest.raises(MarketNotFound, match=f"broker {absent} does not announce market digits .3 others"):
-        await find_brokers(agent, "digits", book, broker=absent)
+        await find_brokers(agent, "digits", shelf, broker=absent)
 
 
 async def test_a_broker_that_the_table_does_not_show_is_found_in_the_book(memory_network, agent, tmp_path):
     path = tmp_path / "book.sqlite"
     plant(memory_network, "broker", statement_of(BROKER, addresses=("/ip4/127.0.0.1/tcp/1",)))
-    with PeerBook(path) as book:
-        await find_brokers(agent, "digits", book)
+    async with opened(path) as shelf:
+        await find_brokers(agent, "digits", shelf)
     empty = MemoryNetwork()
     alone = empty.join(AGENT.peer_id)
-    with PeerBook(path) as book:
-        found = await find_brokers(alone, "digits", book)
+    async with opened(path) as shelf:
+        found = await find_brokers(alone, "digits", shelf)
         assert [statement.addresses for statement in found] == [("/ip4/127.0.0.1/tcp/1",)]
         plant(empty, "sybil", statement_of(identity_of("sybil")))
-        found = await find_brokers(alone, "digits", book)
+        found = await find_brokers(alone, "digits", shelf)
         assert [statement.broker for statement in found] == [identity_of("sybil").peer_id, BROKER.peer_id]
-    with PeerBook(tmp_path / "new.sqlite") as book:
-        found = await find_brokers(alone, "digits", book, broker=None)
+    async with opened(tmp_path / "new.sqlite") as shelf:
+        found = await find_brokers(alone, "digits", shelf, broker=None)
         assert [statement.broker for statement in found] == [identity_of("sybil").peer_id]
 
 

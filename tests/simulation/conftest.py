@@ -61,7 +61,8 @@ async def nothing_pending(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Non
 
 def threads_of_ours() -> set[threading.Thread]:
     """Threads that a role started and owns."""
-    return {each for each in threading.enumerate() if each.name.startswith(("ledger", "journal", "appraiser", "book"))}
+    names = ("ledger", "journal", "appraiser", "peer-book")
+    return {each for each in threading.enumerate() if each.name.startswith(names)}
 
 
 @pytest.fixture

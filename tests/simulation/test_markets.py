@@ -14,7 +14,7 @@ from market_examples import CREDIT, OpenMarket, accuracy, left, right, trained, 
 from peers import eventually
 
 from p2pmarket.broker_node.appraiser import Appraiser
-from p2pmarket.errors import ConnectionLost, ModelError, Refused
+from p2pmarket.errors import ConnectionLost, MarketNotFound, ModelError, Refused
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.messages import AskRequest, Delivered, GainReport
@@ -391,6 +391,31 @@ async def test_a_full_market_is_told_at_once(open_market: OpenMarket) -> None:
         await asyncio.gather(*[(await market.start_agent(name)).ready() for name in ("one", "two")])
         with pytest.raises(Refused, match="full"):
             await (await market.start_agent("three")).ready()
+
+
+async def test_a_market_that_nobody_announces_yet(open_market: OpenMarket) -> None:
+    async with open_market(rounds="continuous") as market:
+        await market.stop_broker()
+        market.network._table.clear()
+        agent = await market.start_agent("agent")
+        with pytest.raises(MarketNotFound, match="no broker announces market blobs"):
+            await agent.ready()
+        assert "no broker announces" in (await agent.trade(left())).problem
+        await market.start_broker()
+
+        async def joins() -> bool:
+            return (await agent.trade(left())).problem == ""
+
+        await eventually(joins)
+
+
+async def test_a_broker_that_was_of_use_stays_in_the_peer_book(open_market: OpenMarket) -> None:
+    async with open_market(rounds="continuous") as market:
+        agent = await market.start_agent("agent")
+        await agent.ready()
+        book = market._agents["agent"].book
+        (used,) = await book.run(lambda peers: peers._database.execute("SELECT used_ms FROM brokers").fetchone())
+        assert used > 0
 
 
 async def test_a_broker_out_of_reach_for_a_while(open_market: OpenMarket) -> None:
