@@ -141,7 +141,7 @@ def every_crash() -> Iterator[object]:
                 yield pytest.param(Crash(party, kind, step), id=f"{party}-{kind}-{step}", marks=marks)
 
 
-@pytest.mark.parametrize("crash", every_crash())
+@pytest.mark.parametrize("crash", list(every_crash()))
 async def test_killed_and_restarted(
     crash: Crash, open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
