@@ -6,10 +6,11 @@ Knows: nothing of how events are shown; the command line prints them as JSON lin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Event = Mapping[str, Any]
@@ -17,8 +18,10 @@ Event = Mapping[str, Any]
 Emit = Callable[[Event], None]
 
 
-async def stop_requested(*, on_eof: bool = False) -> None:
-    """Returns when this process is asked to stop: by SIGINT or SIGTERM, or (`on_eof`) when standard input closes."""
+@contextlib.contextmanager
+def stop_asked(*, on_eof: bool = False) -> Iterator[asyncio.Event]:
+    """An event that is set when this process is asked to stop: by SIGINT or SIGTERM, or (`on_eof`) when standard input
+    closes. Enter it before telling anybody that the program is ready: from then on a signal ends it in order."""
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -26,7 +29,7 @@ async def stop_requested(*, on_eof: bool = False) -> None:
     if on_eof:
         loop.add_reader(sys.stdin.fileno(), lambda: None if os.read(sys.stdin.fileno(), 1024) else asked.set())
     try:
-        await asked.wait()
+        yield asked
     finally:
         if on_eof:
             loop.remove_reader(sys.stdin.fileno())

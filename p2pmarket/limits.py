@@ -24,7 +24,8 @@ ANNOUNCE_EVERY_SECONDS = 5 * 60
 MAX_CLOCK_SKEW_SECONDS = 3.0
 
 # Streams
-MAX_STREAMS = 64
+MAX_STREAMS = 512
+"""Every agent keeps one open for its session; each is a file descriptor, of which a process often has 1024."""
 MAX_STREAMS_PER_PEER = 4
 HEARTBEAT_SECONDS = 15.0
 STREAM_STALL_SECONDS = 60.0

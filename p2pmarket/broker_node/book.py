@@ -203,6 +203,14 @@ class Book:
             (now_ms - terms.upload_ms,),
         )
 
+    def forget(self, db: sqlite3.Connection, before_ms: int) -> None:
+        """Drops the rows of submissions that ended and were made before then; the last round keeps its number."""
+        db.execute(
+            "DELETE FROM submissions WHERE state = 'ended' AND submitted_ms < ? "
+            "AND round < (SELECT max(round) FROM submissions)",
+            (before_ms,),
+        )
+
     def live_folders(self, db: sqlite3.Connection) -> set[str]:
         """Names of the folders that are still needed."""
         rows = db.execute("SELECT id FROM submissions WHERE state <> 'ended'").fetchall()

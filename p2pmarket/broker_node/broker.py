@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from p2pmarket import limits
 from p2pmarket.broker_node.appraiser import Appraiser, Finding
 from p2pmarket.broker_node.book import Book, Submission
 from p2pmarket.broker_node.clearing import Clearing
@@ -43,6 +44,10 @@ from p2pmarket.wire import Frame, Kind
 
 log = logging.getLogger(__name__)
 
+TIDY_EVERY_MS = 3600 * 1000
+KEEP_MS = 2 * limits.MAX_MESSAGE_AGE_SECONDS * 1000
+"""Replies and ended submissions are kept for this long after the last delivery of their time may have been fetched: a
+buyer that was away must still learn what became of its bid."""
 TICK_SECONDS = 0.5
 """How often deadlines are looked at when nothing else happens."""
 PAUSE_SECONDS = 5.0
@@ -105,6 +110,7 @@ class Broker:
         )
         self._sessions: dict[str, Session] = {}
         self._posting: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._tidied_ms = 0
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._serving: set[asyncio.Task[Any]] = set()
@@ -313,6 +319,11 @@ class Broker:
         now = self._clock()
         with ledger.transaction() as db:
             self._book.expire(db, self._terms, now)
+            if now - self._tidied_ms > TIDY_EVERY_MS:
+                self._tidied_ms = now
+                before_ms = now - KEEP_MS - self._terms.delivery_ms
+                ledger.forget_replies(before_ms)
+                self._book.forget(db, before_ms)
             return ledger.expire()
 
     def _recover(self, ledger: Ledger) -> None:

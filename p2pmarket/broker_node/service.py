@@ -21,7 +21,7 @@ from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign
 from p2pmarket.datasets import Dataset, load_dataset
 from p2pmarket.errors import SettingsError
-from p2pmarket.events import Emit, stop_requested
+from p2pmarket.events import Emit, stop_asked
 from p2pmarket.files import private_folder
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.market import MarketTerms, load_terms
@@ -159,24 +159,24 @@ async def _serve(
     def sign_statement() -> bytes:
         return statement_for(settings.public_name, terms, identity, addresses, now_ms)
 
-    announcing = asyncio.create_task(announce(transport, sign_statement, again=transport.restarted))
-    status = asyncio.create_task(_report_status(broker, emit))
-    emit(
-        {
-            "event": "ready",
-            "role": "broker",
-            "market": terms.name,
-            "peer_id": identity.peer_id,
-            "addresses": list(addresses),
-            "state": str(Path(settings.folder)),
-        }
-    )
-    try:
-        await stop_requested(on_eof=settings.stop_on_eof)
-    finally:
-        announcing.cancel()
-        status.cancel()
-        await asyncio.gather(announcing, status, return_exceptions=True)
+    ready = {
+        "event": "ready",
+        "role": "broker",
+        "market": terms.name,
+        "peer_id": identity.peer_id,
+        "addresses": list(addresses),
+        "state": str(Path(settings.folder)),
+    }
+    with stop_asked(on_eof=settings.stop_on_eof) as asked:
+        announcing = asyncio.create_task(announce(transport, sign_statement, again=transport.restarted))
+        status = asyncio.create_task(_report_status(broker, emit))
+        emit(ready)
+        try:
+            await asked.wait()
+        finally:
+            announcing.cancel()
+            status.cancel()
+            await asyncio.gather(announcing, status, return_exceptions=True)
 
 
 async def _report_status(broker: Broker, emit: Emit) -> None:

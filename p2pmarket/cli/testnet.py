@@ -12,7 +12,7 @@ from rich.console import Console
 
 from p2pmarket.cli.show import sentence
 from p2pmarket.errors import SettingsError
-from p2pmarket.events import stop_requested
+from p2pmarket.events import stop_asked
 from p2pmarket.simulation.endowments import Endowments, prepare
 from p2pmarket.simulation.processes import Child, LocalNet, peers_of
 
@@ -44,14 +44,15 @@ async def _run(given: argparse.Namespace, folder: Path) -> None:
         agents = await asyncio.gather(
             *(_start_agent(net, endowments, given, index, peers) for index in range(given.agents))
         )
-        _tell(console, given, folder, endowments, [bootstrap, broker, *agents], peers)
-        followers = [asyncio.create_task(_follow(child, console)) for child in (broker, *agents)]
-        try:
-            await stop_requested()
-        finally:
-            for follower in followers:
-                follower.cancel()
-            await asyncio.gather(*followers, return_exceptions=True)
+        with stop_asked() as asked:
+            _tell(console, given, folder, endowments, [bootstrap, broker, *agents], peers)
+            followers = [asyncio.create_task(_follow(child, console)) for child in (broker, *agents)]
+            try:
+                await asked.wait()
+            finally:
+                for follower in followers:
+                    follower.cancel()
+                await asyncio.gather(*followers, return_exceptions=True)
 
 
 async def _start_agent(

@@ -168,6 +168,11 @@ class AccountBook:
         with self.transaction() as connection:
             mailbox.remember(connection, sender, message_id, reply, self._clock())
 
+    def forget_replies(self, before_ms: int) -> None:
+        """Drops replies from before then; the caller sees to it that nobody can still need them."""
+        with self.transaction() as connection:
+            mailbox.forget_replies(connection, before_ms)
+
     def queue_mail(self, peer: str, body: bytes) -> int:
         """Keeps mail for a peer until it is dropped; its number: 1, 2, ... for each peer."""
         with self.transaction() as connection:

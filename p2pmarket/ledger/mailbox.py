@@ -31,6 +31,11 @@ def remember(connection: sqlite3.Connection, sender: str, message_id: bytes, rep
     connection.execute("INSERT INTO replies VALUES (?, ?, ?, ?)", (sender, message_id, reply, at_ms))
 
 
+def forget_replies(connection: sqlite3.Connection, before_ms: int) -> None:
+    """Drops replies that were given before then."""
+    connection.execute("DELETE FROM replies WHERE at_ms < ?", (before_ms,))
+
+
 def queue(connection: sqlite3.Connection, peer: str, body: bytes) -> int:
     """Adds mail; returns its number: 1, 2, ... for each peer, none used twice."""
     (number,) = connection.execute(

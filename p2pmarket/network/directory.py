@@ -18,8 +18,8 @@ from pathlib import Path
 
 from p2pmarket import limits
 from p2pmarket.crypto.signing import check_fresh, signer_of, verify
-from p2pmarket.errors import MarketNotFound, PeerFault
-from p2pmarket.messages import BrokerStatement
+from p2pmarket.errors import Expired, MarketNotFound, PeerFault
+from p2pmarket.messages import BrokerStatement, KeyStatement
 from p2pmarket.network.announcement import BROKER_KEYS, broker_key, check_announcement
 from p2pmarket.network.transport import Transport
 from p2pmarket.threads import OwnThread
@@ -90,6 +90,19 @@ async def find_brokers(
     if not found:
         raise await _not_found(transport, market, broker, clock)
     return found
+
+
+async def note_welcome(book: OwnThread[PeerBook], market: str, keys: KeyStatement, *, clock: Clock = now_ms) -> None:
+    """Notes that a broker was of use: the book keeps it and names it first.
+
+    :raises Expired: its encryption keys are older than ones it showed before
+    """
+    if not await book.run(PeerBook.admit_epoch, keys.peer, keys.epoch):
+        raise Expired(
+            f"the broker {keys.peer} shows older encryption keys than before; its operator must restore the newer ones,"
+            " or remove the old ones from its state folder so that new ones are made"
+        )
+    await book.run(PeerBook.used, market, keys.peer, clock())
 
 
 async def list_markets(transport: Transport, *, clock: Clock = now_ms) -> dict[str, list[BrokerStatement]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2pmarket.crypto.keys import Identity
-from p2pmarket.events import Emit, stop_requested
+from p2pmarket.events import Emit, stop_asked
 from p2pmarket.files import private_folder
 from p2pmarket.network.libp2p import Libp2pTransport
 from p2pmarket.settings import PeerSettings
@@ -18,16 +18,10 @@ async def run_peer(settings: PeerSettings, emit: Emit) -> None:
     identity = Identity.load_or_create(settings.identity_file)
     transport = await Libp2pTransport.create(settings.network())
     try:
-        emit(
-            {
-                "event": "ready",
-                "role": "peer",
-                "market": "",
-                "peer_id": identity.peer_id,
-                "addresses": list(await transport.addresses()),
-            }
-        )
-        await stop_requested(on_eof=settings.stop_on_eof)
-        emit({"event": "stopping"})
+        addresses = list(await transport.addresses())
+        with stop_asked(on_eof=settings.stop_on_eof) as asked:
+            emit({"event": "ready", "role": "peer", "market": "", "peer_id": identity.peer_id, "addresses": addresses})
+            await asked.wait()
+            emit({"event": "stopping"})
     finally:
         await transport.close()

@@ -12,14 +12,13 @@ from collections.abc import AsyncIterator, Sequence
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.errors import SettingsError
 from p2pmarket.files import private_folder
-from p2pmarket.messages import BrokerStatement
-from p2pmarket.network.directory import PeerBook, find_brokers
+from p2pmarket.messages import BrokerStatement, KeyStatement
+from p2pmarket.network.directory import PeerBook, find_brokers, note_welcome
 from p2pmarket.network.libp2p import Libp2pTransport
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.strategy import Strategy
 from p2pmarket.settings import MarketAccess
 from p2pmarket.threads import OwnThread
-from p2pmarket.units import now_ms
 
 
 @contextlib.asynccontextmanager
@@ -45,8 +44,8 @@ async def joined(access: MarketAccess, strategy: Strategy) -> AsyncIterator[Asyn
         async def find() -> Sequence[BrokerStatement]:
             return await find_brokers(transport, access.market, book, broker=access.broker or None)
 
-        async def welcomed(broker: str) -> None:
-            await book.run(PeerBook.used, access.market, broker, now_ms())
+        async def welcomed(keys: KeyStatement) -> None:
+            await note_welcome(book, access.market, keys)
 
         agent = await AsyncAgent.over(
             transport,

@@ -55,8 +55,8 @@ T = TypeVar("T")
 
 FindBrokers = Callable[[], Awaitable[Sequence[BrokerStatement]]]
 """Brokers of the market, the best first; raises MarketNotFound."""
-Welcomed = Callable[[str], Awaitable[None]]
-"""Told the peer id of a broker that welcomed this agent."""
+Welcomed = Callable[[KeyStatement], Awaitable[None]]
+"""Told the keys of a broker that welcomed this agent; raises a PeerFault to have nothing to do with it."""
 HearMail = Callable[[str, bytes], Awaitable[None]]
 """Acts on one mail (broker, signed bytes) so that doing it twice is the same as once."""
 
@@ -284,7 +284,7 @@ class BrokerLink:
             _raise_refusal(reply.body, broker)
             joined = Joined(verify(reply.body, Welcome, signer=broker), broker, self._clock())
             if self._welcomed is not None:
-                await self._welcomed(broker)
+                await self._welcomed(joined.keys)
         except BaseException:
             await stream.close()
             raise

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from p2pmarket.datasets import Dataset, load_dataset
 from p2pmarket.errors import MachineFault, ModelError, SettingsError
-from p2pmarket.events import Emit, stop_requested
+from p2pmarket.events import Emit, stop_asked
 from p2pmarket.market import MarketTerms, Task
 from p2pmarket.models import build_model
 from p2pmarket.node.agent import AsyncAgent
@@ -40,29 +40,29 @@ async def run_node(settings: NodeSettings, emit: Emit) -> None:
     data = {name: load_dataset(source, allow_import=True) for name, source in _sources(settings).items()}
     async with joined(settings, strategy_of(settings)) as agent:
         terms = await agent.ready()
-        emit(
-            {
-                "event": "ready",
-                "role": "node",
-                "market": terms.name,
-                "peer_id": agent.peer_id,
-                "broker": agent.broker,
-                "balance": await agent.balance(),
-                "addresses": list(await agent.addresses()),
-            }
-        )
-        working = asyncio.create_task(work(settings, agent, terms, data, emit))
-        stopping = asyncio.create_task(stop_requested(on_eof=settings.stop_on_eof))
-        try:
-            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                await working
-                emit({"event": "done", "balance": await agent.balance()})
-        finally:
-            emit({"event": "stopping"})
-            for task in (working, stopping):
-                task.cancel()
-            await asyncio.gather(working, stopping, return_exceptions=True)
+        ready = {
+            "event": "ready",
+            "role": "node",
+            "market": terms.name,
+            "peer_id": agent.peer_id,
+            "broker": agent.broker,
+            "balance": await agent.balance(),
+            "addresses": list(await agent.addresses()),
+        }
+        with stop_asked(on_eof=settings.stop_on_eof) as asked:
+            emit(ready)
+            working = asyncio.create_task(work(settings, agent, terms, data, emit))
+            stopping = asyncio.create_task(asked.wait())
+            try:
+                await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if working.done():
+                    await working
+                    emit({"event": "done", "balance": await agent.balance()})
+            finally:
+                emit({"event": "stopping"})
+                for task in (working, stopping):
+                    task.cancel()
+                await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 def strategy_of(settings: NodeSettings) -> Strategy:

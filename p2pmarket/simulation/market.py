@@ -19,8 +19,8 @@ from p2pmarket.datasets import Dataset
 from p2pmarket.files import private_folder
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.market import MarketTerms
-from p2pmarket.messages import BrokerStatement
-from p2pmarket.network.directory import PeerBook, announce_once, find_brokers
+from p2pmarket.messages import BrokerStatement, KeyStatement
+from p2pmarket.network.directory import PeerBook, announce_once, find_brokers, note_welcome
 from p2pmarket.network.memory import Fault, MemoryNetwork, MemoryTransport
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.strategy import Strategy
@@ -133,8 +133,8 @@ class MarketInMemory:
         async def find() -> Sequence[BrokerStatement]:
             return await find_brokers(transport, self.terms.name, book, clock=self._clock)
 
-        async def welcomed(broker: str) -> None:
-            await book.run(PeerBook.used, self.terms.name, broker, self._clock())
+        async def welcomed(keys: KeyStatement) -> None:
+            await note_welcome(book, self.terms.name, keys, clock=self._clock)
 
         agent = await AsyncAgent.over(
             transport,

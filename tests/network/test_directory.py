@@ -11,9 +11,17 @@ from peers import QUARTER_HOUR_MS, identity_of, statement_of
 
 from p2pmarket.crypto.signing import sign
 from p2pmarket.errors import BadSignature, Expired, MarketNotFound, PeerFault
-from p2pmarket.messages import BalanceRequest
+from p2pmarket.messages import BalanceRequest, KeyStatement
 from p2pmarket.network.announcement import BROKER_KEYS, broker_key, check_announcement
-from p2pmarket.network.directory import MAX_BOOK_BROKERS, PeerBook, announce, announce_once, find_brokers, list_markets
+from p2pmarket.network.directory import (
+    MAX_BOOK_BROKERS,
+    PeerBook,
+    announce,
+    announce_once,
+    find_brokers,
+    list_markets,
+    note_welcome,
+)
 from p2pmarket.network.memory import MemoryNetwork
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import now_ms
@@ -226,3 +234,13 @@ def test_a_record_never_outlives_its_statement():
     for expires_ms in (float("nan"), float("inf"), float("-inf")):
         with pytest.raises(PeerFault):
             check_announcement(KEY, BROKER.peer_id, data, expires_ms, now)
+
+
+async def test_a_broker_that_shows_older_keys_than_before_is_refused(shelf, tmp_path) -> None:
+    def keys(epoch: int) -> KeyStatement:
+        return KeyStatement(BROKER.peer_id, epoch, bytes(32), b"", 0, QUARTER_HOUR_MS)
+
+    await note_welcome(shelf, "digits", keys(5))
+    await note_welcome(shelf, "digits", keys(6))
+    with pytest.raises(Expired, match="older encryption keys"):
+        await note_welcome(shelf, "digits", keys(5))

@@ -22,6 +22,7 @@ from p2pmarket.network.memory import Fault
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.strategy import Strategy, Wallet
 from p2pmarket.simulation.market import MarketInMemory
+from p2pmarket.units import now_ms
 
 SELL, BUY = Strategy(buy=False), Strategy(sell=False)
 
@@ -535,3 +536,35 @@ async def test_a_fault_as_data(open_market: OpenMarket) -> None:
         await quiet.stop_broker()
         await quiet.start_broker()
         assert (await agent.trade(left())).problem == ""
+
+
+# ---- what a broker forgets ------------------------------------------------------------------------------------------
+
+
+async def test_replies_and_old_submissions_go_when_nobody_can_need_them(open_market: OpenMarket) -> None:
+    async with open_market(rounds="continuous") as market:
+        selling, _ = await seller_and_buyer(market)
+        assert (await selling.trade(right())).problem == ""  # ends the first submission
+
+        def counts(ledger: Ledger) -> tuple[int, int]:
+            with ledger.transaction() as db:
+                (replies,) = db.execute("SELECT count(*) FROM replies").fetchone()
+                (submissions,) = db.execute("SELECT count(*) FROM submissions").fetchone()
+                return replies, submissions
+
+        async def rounds_done() -> bool:
+            return await market.running.ledger.inside(market.running.broker._book.last_round) >= 2
+
+        await eventually(rounds_done)
+        assert await market.running.ledger.run(counts) == (2, 2)
+
+        def forget(ledger: Ledger, before_ms: int) -> None:
+            with ledger.transaction() as db:
+                ledger.forget_replies(before_ms)
+                market.running.broker._book.forget(db, before_ms)
+
+        await market.running.ledger.run(forget, now_ms() - 3_600_000)
+        assert await market.running.ledger.run(counts) == (2, 2)
+        await market.running.ledger.run(forget, now_ms() + 3_600_000)
+        assert await market.running.ledger.run(counts) == (0, 1)
+        assert await market.running.ledger.inside(market.running.broker._book.last_round) >= 2
