@@ -2,8 +2,8 @@
 
 Knows: the table's keys and the peer book, a SQLite file. Refuses to know: which transport keeps the table, and what a
 broker's market is about. What the table says is a hint: every statement is verified here, and a broker that the table
-does not show may still be in the book. Fails with `MarketNotFound`, which names the markets that were seen; a book that
-cannot be read is moved aside, as it is only a cache.
+does not show may still be in the book. Fails with `MarketNotFound`, which names the markets that were seen. The book is
+only a cache: one that cannot be read is moved aside, and a full disk costs its news, not a session.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import contextlib
 import logging
 import random
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from p2pmarket import limits
 from p2pmarket.crypto.signing import check_fresh, signer_of, verify
@@ -143,16 +144,17 @@ async def _not_found(transport: Transport, market: str, broker: str | None, cloc
 
 
 class PeerBook:
-    """Brokers and key epochs this peer has seen, in a SQLite file. Use it in a `with`."""
+    """Brokers and key epochs this peer has seen, in a SQLite file. Use it in a `with`.
+
+    No call fails because of the disk: what cannot be kept is forgotten, what cannot be read is not there.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._warned = False
         try:
             self._database = _open_book(path)
         except sqlite3.DatabaseError as error:
-            aside = path.with_name(path.name + ".unreadable")
-            logger.warning("the peer book %s cannot be read (%s); moved to %s, a new one begins", path, error, aside)
-            path.replace(aside)
-            self._database = _open_book(path)
+            self._database = _begin_again(path, error)
 
     def __enter__(self) -> PeerBook:
         return self
@@ -170,7 +172,7 @@ class PeerBook:
         for data in statements:
             statement = verify(data, BrokerStatement, signer=None)
             rows.append((statement.market, statement.broker, data, statement.issued_ms, seen_ms))
-        with self._database:
+        with self._written():
             self._database.executemany(
                 "INSERT INTO brokers (market, peer, statement, issued_ms, seen_ms) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (market, peer) DO UPDATE SET statement = excluded.statement,"
@@ -187,27 +189,63 @@ class PeerBook:
 
     def used(self, market: str, peer_id: str, now: int) -> None:
         """A session with this broker worked; it is kept and comes first from now on."""
-        with self._database:
+        with self._written():
             self._database.execute(
                 "UPDATE brokers SET used_ms = ? WHERE market = ? AND peer = ?", (now, market, peer_id)
             )
 
     def brokers(self, market: str) -> list[BrokerStatement]:
         """Known brokers of a market: last used first, then last seen. Their statements may have run out."""
-        rows = self._database.execute(
+        rows = self._read(
             "SELECT peer, statement FROM brokers WHERE market = ? ORDER BY used_ms DESC, seen_ms DESC", (market,)
-        ).fetchall()
+        )
         return [verify(data, BrokerStatement, signer=peer) for peer, data in rows]
 
     def admit_epoch(self, peer_id: str, epoch: int) -> bool:
         """Whether this epoch of a peer's encryption keys is no older than the highest seen; then it is the highest."""
-        with self._database:
-            changed = self._database.execute(
+        highest = self._read("SELECT epoch FROM key_epochs WHERE peer = ?", (peer_id,))
+        if highest and epoch < highest[0][0]:
+            return False
+        with self._written():
+            self._database.execute(
                 "INSERT INTO key_epochs (peer, epoch) VALUES (?, ?) ON CONFLICT (peer)"
-                " DO UPDATE SET epoch = excluded.epoch WHERE excluded.epoch >= key_epochs.epoch",
+                " DO UPDATE SET epoch = excluded.epoch WHERE excluded.epoch > key_epochs.epoch",
                 (peer_id, epoch),
             )
-        return changed.rowcount == 1
+        return True
+
+    def _read(self, question: str, values: Sequence[object]) -> list[Any]:
+        try:
+            return self._database.execute(question, values).fetchall()
+        except sqlite3.Error as error:
+            self._warn(f"cannot be read ({error}); going on as if it were empty")
+            return []
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """What is done inside is kept whole, or not at all, with a warning."""
+        try:
+            with self._database:
+                yield
+        except sqlite3.Error as error:
+            self._warn(f"cannot be written ({error}); going on without what is new, free space on its disk")
+
+    def _warn(self, what: str) -> None:
+        # Once: what ails a disk ails every call.
+        logger.log(logging.DEBUG if self._warned else logging.WARNING, "the peer book %s", what)
+        self._warned = True
+
+
+def _begin_again(path: Path, error: sqlite3.DatabaseError) -> sqlite3.Connection:
+    """A new book in the place of one that cannot be opened; only in memory where there is no place."""
+    aside = path.with_name(path.name + ".unreadable")
+    try:
+        path.replace(aside)
+        logger.warning("the peer book %s cannot be read (%s); moved to %s, a new one begins", path, error, aside)
+        return _open_book(path)
+    except (OSError, sqlite3.DatabaseError) as reason:
+        logger.warning("no peer book can be kept at %s (%s); going on without, free space on its disk", path, reason)
+        return _open_book(Path(":memory:"))
 
 
 def _open_book(path: Path) -> sqlite3.Connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 
 import pytest
@@ -244,3 +245,55 @@ async def test_a_broker_that_shows_older_keys_than_before_is_refused(shelf, tmp_
     await note_welcome(shelf, "digits", keys(6))
     with pytest.raises(Expired, match="older encryption keys"):
         await note_welcome(shelf, "digits", keys(5))
+
+
+class FullDiskBook(PeerBook):
+    """On a disk without room for another page."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        (pages,) = self._database.execute("PRAGMA page_count").fetchone()
+        self._database.execute(f"PRAGMA max_page_count = {pages}")
+
+
+async def test_a_full_disk_costs_the_books_news_and_no_session(memory_network, agent, tmp_path, caplog):
+    path = tmp_path / "book.sqlite"
+    with PeerBook(path) as book:
+        book.remember([statement_of(BROKER)], seen_ms=1)
+        assert book.admit_epoch(BROKER.peer_id, 5)
+    plant(memory_network, "broker", statement_of(BROKER))
+    for number in range(40):
+        plant(memory_network, f"other-{number}", statement_of(identity_of(f"other-{number}")))
+    shelf = OwnThread("peer-book", lambda: FullDiskBook(path))
+    await shelf.open()
+    with caplog.at_level(logging.WARNING):
+        assert len(await find_brokers(agent, "digits", shelf)) == 41
+        assert len(await find_brokers(agent, "digits", shelf)) == 41
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "cannot be written (database or disk is full)" in caplog.text
+    await shelf.close()
+    with PeerBook(path) as book:
+        assert [statement.broker for statement in book.brokers("digits")] == [BROKER.peer_id]
+
+
+def test_a_book_that_cannot_be_written_still_tells_older_keys(tmp_path):
+    with PeerBook(tmp_path / "book.sqlite") as book:
+        assert book.admit_epoch("peer", 5)
+        book._database.execute("PRAGMA query_only = ON")
+        book.used("digits", BROKER.peer_id, 2)
+        assert not book.admit_epoch("peer", 4)
+        assert book.admit_epoch("peer", 6)
+        assert book.admit_epoch("new", 1)
+
+
+def test_a_book_whose_tables_are_gone_is_an_empty_one(book):
+    book._database.executescript("DROP TABLE brokers; DROP TABLE key_epochs")
+    assert book.brokers("digits") == []
+    assert book.admit_epoch("peer", 1)
+
+
+def test_where_no_book_can_be_kept_one_in_memory_serves(tmp_path, caplog):
+    with PeerBook(tmp_path / "no such folder" / "book.sqlite") as book:
+        book.remember([statement_of(BROKER)], seen_ms=1)
+        assert len(book.brokers("digits")) == 1
+    assert "no peer book can be kept" in caplog.text
