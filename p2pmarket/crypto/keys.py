@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import secrets
+import stat
 from pathlib import Path
 
 import base58
@@ -50,11 +51,14 @@ class Identity:
 
     @classmethod
     def load(cls, path: Path) -> Identity:
-        """The identity in the file `path`; a file that others can read is made private, with a warning.
+        """The identity in the file `path`; one that others can read is made private, with a warning.
 
-        :raises IdentityError: missing, unreadable, not an Ed25519 libp2p key, or damaged
+        :raises IdentityError: missing, unreadable, not an Ed25519 libp2p key, or damaged; the file stays as it is
         """
-        return cls(_seed_in(read_private(path), path))
+        identity = cls(_seed_in(_read_small(path), path))
+        # Only now: a path given by mistake is somebody else's file.
+        _make_private(path)
+        return identity
 
     @classmethod
     def load_or_create(cls, path: Path) -> Identity:
@@ -63,7 +67,7 @@ class Identity:
         :raises IdentityError: as `load`
         :raises DiskFull: the new file could not be written
         """
-        if not path.exists():
+        if not os.path.lexists(path):
             created = cls.generate()
             with contextlib.suppress(FileExistsError):
                 write_private(path, created._file_bytes(), replace=False)
@@ -107,22 +111,39 @@ def public_key_of(peer_id: str) -> bytes:
 
 
 def read_private(path: Path) -> bytes:
-    """The bytes of a secret file of this machine, made private first where others could read it.
+    """The bytes of a secret file that this program wrote, made private where others could read it.
 
     :raises IdentityError: missing, unreadable, or not a small file
     """
+    data = _read_small(path)
+    _make_private(path)
+    return data
+
+
+def _read_small(path: Path) -> bytes:
     try:
-        mode = path.stat().st_mode
-        if mode & 0o077:
-            logger.warning("%s could be read by other users of this machine; it is private now (mode 0600)", path)
-            path.chmod(0o600)
-        with path.open("rb") as file:
+        # Without O_NONBLOCK a pipe is waited for before it can be seen that it is no file.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise IdentityError(f"{path} is not a file; check the path")
             data = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise IdentityError(f"{path} cannot be read ({error.strerror}); check the path and its owner") from error
     if len(data) > _MAX_FILE_BYTES:
         raise IdentityError(f"{path} is too long for a key file; check the path")
     return data
+
+
+def _make_private(path: Path) -> None:
+    try:
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+            logger.warning("%s could be read by other users of this machine; it is private now (mode 0600)", path)
+    except OSError as error:
+        raise IdentityError(
+            f"{path} can be read by other users of this machine, and that cannot be changed ({error.strerror});"
+            " check its owner"
+        ) from error
 
 
 def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -80,8 +81,31 @@ def test_what_is_no_identity_file_is_named(tmp_path: Path, change: object, word:
     path = tmp_path / "identity"
     SELLER.save(path)
     path.write_bytes(change(path.read_bytes()))  # type: ignore[operator]
+    path.chmod(0o644)
     with pytest.raises(IdentityError, match=word):
         Identity.load(path)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_folders_pipes_and_files_that_cannot_be_read_are_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir(mode=0o755)
+    os.mkfifo(tmp_path / "pipe", 0o644)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    for name, mode in (("folder", 0o755), ("pipe", 0o644)):
+        path = tmp_path / name
+        path.chmod(mode)
+        for load in (Identity.load, Identity.load_or_create):
+            with pytest.raises(IdentityError, match="is not a file|Is a directory"):
+                load(path)
+        assert path.stat().st_mode & 0o777 == mode
+    with pytest.raises(IdentityError, match="cannot be read"):
+        Identity.load_or_create(tmp_path / "nowhere")
+    if os.getuid() != 0:
+        SELLER.save(tmp_path / "closed")
+        (tmp_path / "closed").chmod(0o044)
+        with pytest.raises(IdentityError, match="cannot be read"):
+            Identity.load(tmp_path / "closed")
+        assert (tmp_path / "closed").stat().st_mode & 0o777 == 0o044
 
 
 def test_missing_and_unwritable_places_are_one_sentence(tmp_path: Path) -> None:
