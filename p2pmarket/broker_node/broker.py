@@ -22,7 +22,7 @@ from p2pmarket import limits
 from p2pmarket.broker_node.appraiser import Appraiser, Finding
 from p2pmarket.broker_node.book import Book, Submission
 from p2pmarket.broker_node.clearing import Clearing
-from p2pmarket.broker_node.desk import Desk, last_word
+from p2pmarket.broker_node.desk import Desk, last_word, level_of
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.broker_node.parcels import Parcels
 from p2pmarket.broker_node.rounds import Round, next_round
@@ -168,7 +168,7 @@ class Broker:
             hello, welcome = await self._desk.welcome(peer, frame.body)
             await write_frame(stream, Frame(Kind.REPLY, frame.number, welcome))
         except MarketError as error:
-            log.info("refused a session of %s: %s", peer, error)
+            log.log(level_of(error), "refused a session of %s: %s", peer, error)
             if not isinstance(error, ConnectionLost):
                 await last_word(stream, self._identity, error)
             return
@@ -269,12 +269,19 @@ class Broker:
             log.warning("appraisal of %s for %s failed: %s", seller.agent, buyer.agent, error, exc_info=not known)
             await self._ledger.run(Ledger.fail, trade, error.code if isinstance(error, MarketError) else "failed")
             await asyncio.to_thread(remove_tree, folder)
+            if isinstance(error, MachineFault):
+                raise  # the round is held again when this machine can
             return None
 
     def _stop_when_closed(self, doing: str, done: float) -> None:
         """Called between an appraisal's steps, in its thread."""
         if self._closed:
             raise MarketError("the broker stops", code="stopping")
+
+    def _why_nothing(self, due: Round, member: Submission) -> str:
+        if due.sellers_for(member, self._terms.max_sellers):
+            return "the broker could not appraise what others offer now"
+        return "nobody else offers parameters in this market now"
 
     async def _finish(self, due: Round, findings: dict[bytes, list[Finding]]) -> None:
         """Ends the round: reports go out as mail in the transaction that marks its members as appraised."""
@@ -293,7 +300,7 @@ class Broker:
                     for report in reports:
                         signed.append(sign(self._identity, report))
                         ledger.record_report(report.trade, signed[-1], report.delivery, expires_ms)
-                    note = "" if signed else "nobody else offers parameters in this market now"
+                    note = "" if signed else self._why_nothing(due, member)
                     mail = Appraisal(submission=member.id, round=number, reports=tuple(signed), note=note)
                     ledger.queue_mail(member.agent, sign(self._identity, mail))
                 _void_unreported(ledger, "failed")
@@ -310,8 +317,9 @@ class Broker:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 await self._clearing.forget(await self._ledger.run(self._expire))
-            except MachineFault as error:
-                log.error("deadlines could not be looked at and are tried again: %s", error)
+            except Exception as error:  # deadlines must be kept whatever went wrong with one of them
+                known = isinstance(error, MachineFault)
+                log.error("deadlines could not be looked at and are tried again: %s", error, exc_info=not known)
                 await asyncio.sleep(PAUSE_SECONDS)
             self._wake.set()
 

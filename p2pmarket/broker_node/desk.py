@@ -20,7 +20,16 @@ from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.crypto.keyring import Keyring, verify_statement
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import check_fresh, sign, type_of, verify
-from p2pmarket.errors import ConnectionLost, MarketError, PeerFault, RuleBroken, TermsError, TooLarge, WrongVersion
+from p2pmarket.errors import (
+    ConnectionLost,
+    MachineFault,
+    MarketError,
+    PeerFault,
+    RuleBroken,
+    TermsError,
+    TooLarge,
+    WrongVersion,
+)
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import ENDS, STATES
 from p2pmarket.market import MarketTerms
@@ -61,6 +70,11 @@ Effect = Callable[[Ledger, sqlite3.Connection], Message]
 
 GOODBYE_SECONDS = 5.0
 """How long a refused peer has to read why and hang up."""
+
+
+def level_of(error: MarketError) -> int:
+    """How loud an operator is told: what is wrong with this machine must be seen, what peers get wrong is usual."""
+    return logging.ERROR if isinstance(error, MachineFault) else logging.INFO
 
 
 def refusal(identity: Identity, error: MarketError) -> bytes:
@@ -126,7 +140,7 @@ class Desk:
                 raise RuleBroken(f"a broker takes no {kind!r} here", code="unknown-message")
             return await handler(peer, data)
         except MarketError as error:
-            log.info("refused %s: %s (%s)", peer, error, error.code)
+            log.log(level_of(error), "refused %s: %s (%s)", peer, error, error.code)
             return refusal(self._identity, error)
 
     async def welcome(self, peer: str, data: bytes) -> tuple[Hello, bytes]:
@@ -151,7 +165,10 @@ class Desk:
         def join(ledger: Ledger) -> int:
             with ledger.transaction() as db:
                 self._book.remember_member(db, peer, keys.epoch, hello.keys, self._terms.max_agents, now)
-                ledger.drop_mail(peer, hello.last_mail)
+                if ledger.catch_up_mail(peer, hello.last_mail):
+                    log.warning("this ledger is older than what %s has seen of it: was a backup restored?", peer)
+                else:
+                    ledger.drop_mail(peer, hello.last_mail)
                 return ledger.open_account(peer, self._terms.opening_credit)
 
         balance = await self._ledger.run(join)

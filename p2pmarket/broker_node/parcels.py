@@ -16,7 +16,7 @@ from p2pmarket import limits
 from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.broker_node.book import Book
 from p2pmarket.broker_node.clearing import Clearing
-from p2pmarket.broker_node.desk import last_word
+from p2pmarket.broker_node.desk import last_word, level_of
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.crypto.header import Expectation
 from p2pmarket.crypto.keyring import Keyring
@@ -25,6 +25,7 @@ from p2pmarket.crypto.signing import sign, type_of, verify
 from p2pmarket.errors import ConnectionLost, DataError, Expired, MarketError, PeerFault, RuleBroken
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import SETTLED
+from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Done, Fetch, KeyStatement, Upload
 from p2pmarket.network.session import read_frame, write_frame
@@ -80,7 +81,7 @@ class Parcels:
         except ConnectionLost as error:
             log.info("parcel stream of %s: %s", stream.peer_id, error)
         except MarketError as error:
-            log.info("refused a parcel stream of %s: %s", stream.peer_id, error)
+            log.log(level_of(error), "refused a parcel stream of %s: %s", stream.peer_id, error)
             await last_word(stream, self._identity, error)
 
     async def _receive(self, stream: Stream, upload: Upload) -> None:
@@ -119,23 +120,34 @@ class Parcels:
 
     async def _send(self, stream: Stream, fetch: Fetch) -> None:
         """Sends the delivery of a settled trade to its buyer, as often as it asks."""
-        trade = await self._ledger.run(Ledger.trade, fetch.trade)
-        if trade.buyer != stream.peer_id:
+        # Everything is looked at once the stream before is over: the delivery's time may have ended meanwhile.
+        async with self._lock(fetch.trade):
+            trade = await self._ledger.run(self._deliverable, fetch.trade, stream.peer_id)
+            try:
+                outgoing = await self._outgoing(self._clearing.folder(trade.trade), trade.trade, trade.buyer)
+            except RuleBroken as error:
+                if error.code == "lost-delivery":
+                    await self._ledger.run(self._refund, trade.trade, stream.peer_id)
+                raise
+            await self._go_on(stream)
+            await send_parcel(stream, outgoing)
+
+    def _deliverable(self, ledger: Ledger, trade_id: bytes, buyer: str) -> TradeRow:
+        """:raises RuleBroken, Expired: the trade's delivery does not wait for this peer"""
+        trade = ledger.trade(trade_id)
+        if trade.buyer != buyer:
             raise RuleBroken("this trade is not yours", code="not-yours")
         if trade.state != SETTLED:
             raise RuleBroken(f"this trade is {trade.state}, nothing waits to be fetched", code="wrong-state")
         if trade.fetch_before_ms is not None and trade.fetch_before_ms <= self._clock():
             raise Expired("the time to fetch this delivery is over; it was kept as long as the market's terms say")
-        folder = self._clearing.folder(trade.trade)
-        async with self._lock(trade.trade):
-            try:
-                outgoing = await self._outgoing(folder, trade.trade, trade.buyer)
-            except RuleBroken as error:
-                if error.code == "lost-delivery":
-                    await self._ledger.run(Ledger.refund, trade.trade, "lost-delivery")
-                raise
-            await self._go_on(stream)
-            await send_parcel(stream, outgoing)
+        return trade
+
+    def _refund(self, ledger: Ledger, trade_id: bytes, buyer: str) -> None:
+        """Gives the price of a lost delivery back; one that was removed because its time was over is not lost."""
+        with ledger.transaction():
+            self._deliverable(ledger, trade_id, buyer)
+            ledger.refund(trade_id, "lost-delivery")
 
     async def _outgoing(self, folder: Path, trade: bytes, buyer: str) -> Outgoing:
         """The sealed delivery: as it was sealed before, or sealed anew when the buyer has new keys."""

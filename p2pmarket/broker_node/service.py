@@ -7,6 +7,7 @@ Refuses to know: how events are shown (`emit` does). Raises the errors of whatev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,10 +48,12 @@ async def run_broker(settings: BrokerSettings, emit: Emit) -> None:
     folder = private_folder(settings.folder)
     identity = Identity.load_or_create(settings.identity_file)
     keyring = Keyring.open(folder / "keys", identity, now_ms)
-    transport = await Libp2pTransport.create(settings.network())
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        transport = await Libp2pTransport.create(settings.network())
+        stack.push_async_callback(transport.close)
         ledger = LedgerThread(lambda: Ledger.open(folder / "ledger.sqlite", identity, terms.name))
         await ledger.open()
+        stack.push_async_callback(ledger.close)
         broker = Broker(
             transport=transport,
             identity=identity,
@@ -61,15 +64,12 @@ async def run_broker(settings: BrokerSettings, emit: Emit) -> None:
             directory=folder,
             clock=now_ms,
         )
+        stack.push_async_callback(broker.close)
+        await broker.start()
         try:
-            await broker.start()
             await _serve(settings, terms, identity, transport, broker, emit)
         finally:
             emit({"event": "stopping"})
-            await broker.close()
-            await ledger.close()
-    finally:
-        await transport.close()
 
 
 def load_appraiser(settings: BrokerSettings, terms: MarketTerms) -> Appraiser:

@@ -178,6 +178,11 @@ class AccountBook:
         with self.transaction() as connection:
             return mailbox.queue(connection, peer, body)
 
+    def catch_up_mail(self, peer: str, number: int) -> bool:
+        """Numbers a peer's mail on from what it has seen, where this ledger is older than that; True where it was."""
+        with self.transaction() as connection:
+            return mailbox.catch_up(connection, peer, number)
+
     def mail_after(self, peer: str, number: int) -> list[tuple[int, bytes]]:
         """A peer's mail newer than `number`, oldest first."""
         with self._database.reading() as connection:

@@ -45,6 +45,23 @@ def queue(connection: sqlite3.Connection, peer: str, body: bytes) -> int:
     return int(number)
 
 
+def catch_up(connection: sqlite3.Connection, peer: str, number: int) -> bool:
+    """Makes a peer's mail continue after `number` where the mailbox is behind it; True where it was.
+
+    It is behind when an older copy of the ledger was restored: the peer would pass over mail of numbers it has seen.
+    """
+    row = connection.execute("SELECT last FROM mailboxes WHERE peer = ?", (peer,)).fetchone()
+    if number <= (row[0] if row else 0):
+        return False
+    connection.execute(
+        "INSERT INTO mailboxes VALUES (?, ?) ON CONFLICT (peer) DO UPDATE SET last = last + excluded.last",
+        (peer, number),
+    )
+    for (old,) in connection.execute("SELECT number FROM mail WHERE peer = ? ORDER BY number DESC", (peer,)).fetchall():
+        connection.execute("UPDATE mail SET number = ? WHERE peer = ? AND number = ?", (old + number, peer, old))
+    return True
+
+
 def after(connection: sqlite3.Connection, peer: str, number: int) -> list[tuple[int, bytes]]:
     """Mail that a peer has not acknowledged and that is newer than `number`, oldest first."""
     return connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -472,6 +473,39 @@ async def test_a_delivery_is_kept_as_long_as_the_terms_say(open_market: OpenMark
         ahead[0] = 40_000
         balances = await market.balances()
         assert await fetch_code(buyer, report.trade) == "expired"
+        assert await market.balances() == balances
+        for client in clients:
+            await client.close()
+
+
+async def test_a_fetch_that_waits_for_another_until_the_time_is_over_gets_no_refund(
+    open_market: OpenMarket, tmp_path: Path
+) -> None:
+    """The buyer, which may have everything already, keeps one fetch open so that the next finds the folder gone."""
+    ahead = [0]
+    clients: list[Client] = []
+    async with open_market(rounds="continuous", delivery_hours=0.01, clock=lambda: now_ms() + ahead[0]) as market:
+
+        async def join_here(name: str) -> Client:
+            clients.append(Client(market, name, tmp_path))
+            await clients[-1].hello()
+            return clients[-1]
+
+        buyer, _, report, _ = await a_report(join_here)
+        assert isinstance(await buyer.ask(bid_on(buyer, report)), Deal)
+        balances = await market.balances()
+        first = await buyer.parcel_stream(Fetch(secrets.token_bytes(16), report.trade))
+        second = asyncio.create_task(fetch_code(buyer, report.trade))
+        lock = market.running.broker._parcels._lock(report.trade)
+
+        async def queued() -> bool:
+            return bool(lock._waiters)
+
+        await eventually(queued)
+        ahead[0] = 40_000
+        remove_tree(tmp_path / "market" / "broker" / "deliveries" / report.trade.hex())
+        await first.close()
+        assert await second == "expired"
         assert await market.balances() == balances
         for client in clients:
             await client.close()

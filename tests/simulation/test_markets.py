@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from market_examples import CREDIT, OpenMarket, accuracy, left, right, trained, 
 from peers import eventually
 
 from p2pmarket.broker_node.appraiser import Appraiser
-from p2pmarket.errors import ConnectionLost, MarketNotFound, ModelError, Refused
+from p2pmarket.errors import ConnectionLost, DiskFull, MarketNotFound, ModelError, Refused
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.messages import AskRequest, Delivered, GainReport
@@ -568,3 +569,61 @@ async def test_replies_and_old_submissions_go_when_nobody_can_need_them(open_mar
         await market.running.ledger.run(forget, now_ms() + 3_600_000)
         assert await market.running.ledger.run(counts) == (0, 1)
         assert await market.running.ledger.inside(market.running.broker._book.last_round) >= 2
+
+
+async def test_a_restored_older_ledger_does_not_silence_its_agents(
+    open_market: OpenMarket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mail is numbered on from what each agent has seen; else agents would pass over all of it, without a word."""
+    async with open_market() as market:
+        agents = [await market.start_agent(name) for name in ("a", "b")]
+        ledger = market.folder / "broker" / "ledger.sqlite"
+
+        async def visit() -> list[str]:
+            results = await asyncio.gather(agents[0].trade(left()), agents[1].trade(right()))
+            return [result.problem for result in results]
+
+        assert await visit() == ["", ""]
+        await market.stop_broker()
+        shutil.copy(ledger, tmp_path / "backup")
+        await market.start_broker()
+        assert await visit() == ["", ""]
+        await market.stop_broker()
+        shutil.copy(tmp_path / "backup", ledger)
+        await market.start_broker()
+        assert await visit() == ["", ""]
+        assert "was a backup restored?" in caplog.text
+
+
+async def test_a_round_that_this_machine_could_not_hold_is_held_again(
+    open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    appraise, faults = Appraiser.appraise, [DiskFull("full"), DiskFull("full")]
+
+    def faulty(self: Appraiser, *args: Any, **kwargs: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return appraise(self, *args, **kwargs)
+
+    monkeypatch.setattr(Appraiser, "appraise", faulty)
+    monkeypatch.setattr("p2pmarket.broker_node.broker.PAUSE_SECONDS", 0.01)
+    async with open_market() as market:
+        agents = [await market.start_agent(name) for name in ("a", "b")]
+        results = await asyncio.gather(agents[0].trade(left()), agents[1].trade(right()))
+        assert [len(result.reports) for result in results] == [1, 1]
+        await in_order(market, 2)
+    assert caplog.text.count("a round failed and is tried again: full") == 2  # the operator is told
+    caplog.clear()
+
+
+async def test_a_buyer_hears_that_the_broker_failed_not_that_nobody_offers(
+    open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Appraiser, *args: Any, **kwargs: Any) -> Any:
+        raise ModelError("this pair cannot be merged")
+
+    monkeypatch.setattr(Appraiser, "appraise", failing)
+    async with open_market() as market:
+        agents = [await market.start_agent(name) for name in ("a", "b")]
+        results = await asyncio.gather(agents[0].trade(left()), agents[1].trade(right()))
+        assert [result.note for result in results] == ["the broker could not appraise what others offer now"] * 2
