@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from hivemind.dht.node import DHTID, DHTNode
 from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
-from hivemind.p2p import P2P, PeerID
+from hivemind.p2p import P2P, PeerID, p2p_daemon
 from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, raise_if_failed, read_pbmsg_safe, write_pbmsg
 from hivemind.proto import p2pd_pb2
 from hivemind.utils import MSGPackSerializer
@@ -45,7 +45,14 @@ from p2pmarket.errors import (
 from p2pmarket.network.announcement import BROKER_KEYS
 from p2pmarket.network.asyncio_stream import BUFFER_BYTES, AsyncioStream
 from p2pmarket.network.dht_guards import AnnouncementValidator, install_decoder_guards
-from p2pmarket.network.startup import IdentityLock, check_ports, diagnose, private_directory, with_port
+from p2pmarket.network.startup import (
+    IdentityLock,
+    check_ports,
+    diagnose,
+    private_directory,
+    start_in_new_sessions,
+    with_port,
+)
 from p2pmarket.network.streams import StreamCaps, end_tasks, serve_stream
 from p2pmarket.network.transport import StreamHandler
 from p2pmarket.settings import NetworkSettings
@@ -103,6 +110,7 @@ class Libp2pTransport:
         :raises DaemonFailed: the daemon does not start on this machine
         """
         install_decoder_guards(MSGPackSerializer)
+        start_in_new_sessions(p2p_daemon)
         identity = await asyncio.to_thread(Identity.load, settings.identity_path)
         settings = _checked(settings, identity.peer_id)
         self = cls(settings, identity.peer_id, IdentityLock(settings.identity_path), clock)

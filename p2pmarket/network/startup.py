@@ -1,14 +1,17 @@
 """What is settled around the libp2p daemon's start, and words for what goes wrong there.
 
-Knows: ports, the identity's lock, a private place for sockets, and which of the daemon's last words mean what. Refuses
-to know: hivemind (libp2p). Each failure is one error class and one sentence with the remedy.
+Knows: ports, the identity's lock, a private place for sockets, a session apart from this process's, and which of the
+daemon's last words mean what. Refuses to know: hivemind (libp2p). Each failure is one error class and one sentence
+with the remedy.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -16,6 +19,7 @@ import shutil
 import socket
 import tempfile
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import IO
 
 from p2pmarket.errors import (
@@ -74,6 +78,18 @@ def private_directory(identity_path: Path) -> Path:
             if left.lstat().st_uid == os.getuid():
                 shutil.rmtree(left)
     return Path(tempfile.mkdtemp(prefix=prefix))
+
+
+def start_in_new_sessions(module: ModuleType) -> None:
+    """Children that `module` starts by `asyncio.subprocess.create_subprocess_exec` get a session of their own.
+
+    Ctrl-C and a service manager's signal reach a whole process group: a daemon that dies before this process has said
+    goodbye through it looks like one that crashed. Nothing but `module` is changed; may be called twice.
+    """
+    if module.__dict__.get("asyncio") is asyncio:
+        start = functools.partial(asyncio.subprocess.create_subprocess_exec, start_new_session=True)
+        subprocesses = SimpleNamespace(**{**vars(asyncio.subprocess), "create_subprocess_exec": start})
+        module.__dict__["asyncio"] = SimpleNamespace(**{**vars(asyncio), "subprocess": subprocesses})
 
 
 def check_ports(host_maddrs: tuple[str, ...]) -> None:

@@ -1,0 +1,72 @@
+"""Ctrl-C and a service manager's signal, which reach every process of a group at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from peers import eventually
+
+pytestmark = pytest.mark.testnet
+
+
+def start_peer(folder: Path) -> tuple[subprocess.Popen[str], list[str]]:
+    """A bootstrap peer in a process group of its own, as a shell starts it, and its addresses."""
+    peer = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "p2pmarket",
+            "peer",
+            "--json",
+            "--state",
+            folder,
+            "--host_maddrs",
+            "/ip4/127.0.0.1/tcp/0",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    ready = json.loads(peer.stdout.readline())
+    assert ready["event"] == "ready"
+    return peer, ready["addresses"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_ends_a_peer_without_a_word(tmp_path, number):
+    for _ in range(3):
+        peer, _ = start_peer(tmp_path / "peer")
+        os.killpg(peer.pid, number)
+        _, errors = peer.communicate(timeout=30)
+        assert (peer.returncode, errors) == (0, "")
+
+
+async def test_the_daemon_does_not_outlive_a_killed_peer(tmp_path):
+    peer, (address,) = start_peer(tmp_path / "peer")
+    port = int(address.split("/")[4])
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.close()
+    peer.kill()
+    peer.communicate(timeout=30)
+
+    async def nobody_listens() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return True
+        writer.close()
+        return False
+
+    await eventually(nobody_listens)
+    again, _ = start_peer(tmp_path / "peer")  # which removes the sockets that were left
+    again.terminate()
+    assert again.wait(30) == 0
+    again.communicate()
