@@ -37,8 +37,8 @@ def restore(given: argparse.Namespace) -> int:
 
 
 def _path(given: argparse.Namespace) -> Path:
-    folder: Path = given.state.expanduser()
-    return folder / "identity.key"
+    path: Path = given.identity_path or given.state / "identity.key"
+    return path.expanduser()
 
 
 def _copy(source: Path, target: Path, as_json: bool) -> int:

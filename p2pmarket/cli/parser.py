@@ -151,6 +151,13 @@ def _identity(commands: Commands) -> None:
     ):
         action = _command(actions, name, f"identity:{name}", help_text)
         _state(action, "~/.p2pmarket/node")
+        add_flag(
+            action,
+            "--identity_path",
+            type=Path,
+            metavar="FILE",
+            help="identity file (default: identity.key in the state folder)",
+        )
         _json(action)
         if name in ("backup", "restore"):
             action.add_argument("file", type=Path, metavar="FILE", help="the backup")

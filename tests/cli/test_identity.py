@@ -47,3 +47,10 @@ def test_nothing_is_ever_overwritten(tmp_path: Path, capsys: Capture) -> None:
 def test_people_are_told_what_it_is_worth(tmp_path: Path, capsys: Capture) -> None:
     assert main(["identity", "create", "--state", str(tmp_path)]) == 0
     assert "Keep a backup" in capsys.readouterr().out
+
+
+def test_an_identity_elsewhere_is_named_as_for_the_other_commands(tmp_path: Path, capsys: Capture) -> None:
+    path = str(tmp_path / "elsewhere.key")
+    created = shown(capsys, "create", "--identity_path", path)
+    assert created["path"] == path
+    assert shown(capsys, "show", "--identity_path", path, "--state", str(tmp_path / "other")) == created
