@@ -8,12 +8,14 @@ Start a market in another terminal with `p2pmarket testnet`; it prints the addre
 from __future__ import annotations
 
 import argparse
+import sys
 
 import torch
 from torch import nn
 
 from p2pmarket import Agent
 from p2pmarket.datasets import load_dataset
+from p2pmarket.errors import MarketError
 from p2pmarket.models import build_model
 
 parser = argparse.ArgumentParser(description="Train on a data file, and trade after every epoch.")
@@ -24,16 +26,25 @@ parser.add_argument("--epochs", type=int, default=10)
 parser.add_argument("--state", default="~/.p2pmarket/example", help="folder for this agent's identity and journal")
 given = parser.parse_args()
 
-data = load_dataset(given.data, allow_import=False)
 
-with Agent.join(given.peers, market=given.market, state=given.state) as agent:
-    # The market says which model it trades; one of your own will do if its tensors have the same names and shapes.
-    model = build_model(agent.terms.model, agent.terms.arguments(), allow_import=False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    for epoch in range(1, given.epochs + 1):
-        for batch in torch.randperm(len(data)).split(32):
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(data.inputs[batch]), data.targets[batch])
-            loss.backward()
-            optimizer.step()
-        print(f"epoch {epoch}: loss {loss.item():.4f}; {agent.trade(model)}", flush=True)
+def train() -> None:
+    """Trains one model, with a visit to the market after every epoch."""
+    data = load_dataset(given.data, allow_import=False)
+
+    with Agent.join(given.peers, market=given.market, state=given.state) as agent:
+        # The market says which model it trades; one of your own will do if its tensors have the same names and shapes.
+        model = build_model(agent.terms.model, agent.terms.arguments(), allow_import=False)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        for epoch in range(1, given.epochs + 1):
+            for batch in torch.randperm(len(data)).split(32):
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(model(data.inputs[batch]), data.targets[batch])
+                loss.backward()
+                optimizer.step()
+            print(f"epoch {epoch}: loss {loss.item():.4f}; {agent.trade(model)}", flush=True)
+
+
+try:
+    train()
+except MarketError as error:
+    sys.exit(str(error))

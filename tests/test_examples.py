@@ -28,6 +28,28 @@ def test_one_trade_in_memory():
     assert "the ledger verifies" in steps[-1]
 
 
+def test_train_and_trade_ends_with_a_sentence(tmp_path):
+    ended = subprocess.run(
+        [
+            sys.executable,
+            EXAMPLES / "train_and_trade.py",
+            "--market",
+            "none",
+            "--peers",
+            "x",
+            "--data",
+            tmp_path / "no.npz",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "no.npz does not exist" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
 @pytest.mark.testnet
 async def test_train_and_trade(tmp_path):
     script = (sys.executable, str(EXAMPLES / "train_and_trade.py"))
