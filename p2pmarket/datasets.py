@@ -167,6 +167,9 @@ def _select(tensors: Mapping[str, Tensor | None], part: str, source: str) -> Dat
     found = ", ".join(sorted(tensors)) or "nothing"
     if not part and any(f"x_{word}" in tensors or f"inputs_{word}" in tensors for word in _PARTS):
         raise DataError(f"{source} has more than one part ({found}); add #train or #test to its name")
+    if part:
+        needed = ", ".join(f"{word}_{each}" for each in _PARTS for word in ("x", "y"))
+        raise DataError(f"{source}: found {found}; a file with parts needs arrays {needed}")
     raise DataError(f"{source}: found {found}; expected {_EXPECTED}")
 
 

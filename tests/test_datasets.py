@@ -143,3 +143,10 @@ def test_subset_refuses(dataset: Dataset) -> None:
         subset_by_class(dataset, {label: 0.0 for label in range(10)}, seed=1)
     with pytest.raises(DataError, match="one integer a sample"):
         subset_by_class(Dataset(dataset.inputs, dataset.inputs), {1: 0.5}, seed=1)
+
+
+def test_a_file_without_the_part_that_was_asked_for_says_which_arrays_parts_need(tmp_path):
+    path = tmp_path / "whole.npz"
+    np.savez(path, inputs=np.zeros((4, 2)), targets=np.zeros(4))
+    with pytest.raises(DataError, match="found inputs, targets; .* needs arrays x_train, y_train, x_test, y_test$"):
+        load_dataset(f"{path}#train", allow_import=False)
