@@ -33,8 +33,18 @@ def demo(given: argparse.Namespace) -> int:
         return _prepare(given, console)
     if given.rounds is not None and given.rounds < 1:
         raise SettingsError(f"--rounds {given.rounds} is not above 0")
-    with disk_errors("the report", given.report):
+    report_is_new = not given.report.exists()
+    with disk_errors("the report", given.report):  # before the minutes that it tells of
         given.report.mkdir(parents=True, exist_ok=True)
+    try:
+        return _demo(given, console)
+    finally:
+        if report_is_new:
+            with contextlib.suppress(OSError):
+                given.report.rmdir()  # only where nothing was written to it
+
+
+def _demo(given: argparse.Namespace, console: Console) -> int:
     folder = Path(tempfile.mkdtemp(prefix="p2pmarket-demo-"))
     try:
         outcome = asyncio.run(asyncio.wait_for(_run(given, folder, console), given.timeout_seconds))

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,25 @@ def test_demo_on_a_wrong_file(tmp_path, write, words):
     assert len(ended.stderr.splitlines()) == 1
     assert words in ended.stderr
     assert str(path) in ended.stderr
+    assert not (tmp_path / "report").exists()
+
+
+def test_demo_leaves_a_report_folder_that_was_there(tmp_path):
+    (tmp_path / "report").mkdir()
+    ended = run("demo", "--data", tmp_path / "none.npz", "--report", tmp_path / "report")
+    assert ended.returncode == 2
+    assert (tmp_path / "report").is_dir()
+
+
+def test_demo_interrupted_leaves_no_report(tmp_path):
+    demo = subprocess.Popen(
+        [*COMMAND, "demo", "--report", tmp_path / "report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert "scikit-learn's digits" in demo.stdout.readline()
+    demo.send_signal(signal.SIGINT)
+    _, errors = demo.communicate(timeout=60)
+    assert (demo.returncode, errors) == (130, "")
+    assert not (tmp_path / "report").exists()
 
 
 async def test_testnet_is_joined_with_the_command_it_prints_and_stops_when_asked(tmp_path):
