@@ -20,6 +20,7 @@
     |   +-- MarketNotFound           no broker announces this market
     |   +-- PeerUnreachable          a known peer cannot be reached
     |   +-- ConnectionLost           a stream broke or stalled
+    |       +-- BrokerChanged            another broker of the market was joined since
     +-- PeerFault                exit 5   a peer sent something that breaks a rule
     |   +-- MalformedMessage         bytes that are not the record they should be
     |   +-- TooLarge                 a size above a limit
@@ -154,6 +155,12 @@ class ConnectionLost(NetworkFault):
     """A stream broke or stalled; what was verified before is kept."""
 
     code = "connection-lost"
+
+
+class BrokerChanged(ConnectionLost):
+    """What was begun with one broker cannot go on now: the agent has joined another broker of the market."""
+
+    code = "broker-changed"
 
 
 class PeerFault(MarketError):

@@ -23,15 +23,22 @@ from torch import Tensor, nn
 from p2pmarket import limits
 from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
-from p2pmarket.errors import ConnectionLost, MarketError, ModelError, NetworkFault, PeerFault, Refused, UserFault
+from p2pmarket.errors import (
+    ConnectionLost,
+    MachineFault,
+    MarketError,
+    ModelError,
+    NetworkFault,
+    PeerFault,
+    Refused,
+    UserFault,
+)
 from p2pmarket.files import private_folder, remove_tree
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import (
     Accepted,
     Appraisal,
-    Balance,
-    BalanceRequest,
     Offer,
     Offers,
     OffersRequest,
@@ -44,7 +51,7 @@ from p2pmarket.network.transfer import send_parcel
 from p2pmarket.network.transport import Transport
 from p2pmarket.node.buyer import Buyer
 from p2pmarket.node.link import BrokerLink, FindBrokers, Joined, Welcomed, again
-from p2pmarket.node.results import TradeResult
+from p2pmarket.node.results import Purchase, TradeResult
 from p2pmarket.node.seller import Seller
 from p2pmarket.node.strategy import Strategy
 from p2pmarket.parameters.packing import digest_of, pack
@@ -94,7 +101,8 @@ class AsyncAgent:
         self._clock = clock
         self._visiting = asyncio.Lock()
         self._visits = 0
-        self._visit_task: asyncio.Task[tuple[Joined, TradeResult]] | None = None
+        self._visit_task: asyncio.Task[TradeResult] | None = None
+        self._bought: tuple[Purchase, ...] = ()
         self._closed = False
         self._transport_to_close: Transport | None = None
 
@@ -180,9 +188,9 @@ class AsyncAgent:
         """One visit to the market: submits the model's parameters, buys what the strategy wants, loads it in place.
 
         The optimiser is left alone: bought values are copied into the parameters it already holds, and its state
-        stays with them. For tensors by name nothing is loaded; see `TradeResult.bought[i].parameters`. A model is
-        copied at once and loaded at the end, both in the event loop's thread, where no other coroutine can train it
-        meanwhile; `Agent` does so in its caller's thread.
+        stays with them. For tensors by name nothing is loaded; see `TradeResult.bought[i].parameters` and `loaded`.
+        A model is copied at once and loaded at the end, both in the event loop's thread, where no other coroutine can
+        train it meanwhile; `Agent` does so in its caller's thread.
 
         :param task: the market's task this model is for (default: its first)
         :param step: counts up; shown to others (default: the number of visits)
@@ -192,9 +200,8 @@ class AsyncAgent:
         async with self._visiting:
             self._visits += 1
             try:
-                joined, result = await self._in_time(
-                    self._visit(snapshot, task, self._visits if step is None else step)
-                )
+                await self._note_loaded()
+                result = await self._in_time(self._visit(snapshot, task, self._visits if step is None else step))
             except UserFault:
                 raise
             except MarketError as error:
@@ -202,15 +209,32 @@ class AsyncAgent:
             if isinstance(model, nn.Module):
                 for purchase in result.bought:
                     load_in_place(model, purchase.parameters)
-            await self._buyer.loaded(joined, result.bought)
-            return self._seller.report(await self._with_balance(result))
+                result = await self.loaded(result)
+                await self._hear_balance()
+            else:
+                await self._hear_balance()
+                self._bought = result.bought
+            return self._seller.report(result)
+
+    async def loaded(self, result: TradeResult) -> TradeResult:
+        """Notes that what a visit with tensors bought is where it belongs; the result, with a problem if there is one.
+
+        Until then the parcel is kept, and a process that starts anew gets it again. The next visit notes what this was
+        not called for, or could not note.
+        """
+        self._bought = result.bought
+        try:
+            await self._note_loaded()
+        except MachineFault as error:
+            return dataclasses.replace(result, problem=str(error))
+        return result
 
     async def balance(self) -> int:
         """Micro-credits on this agent's account.
 
         :raises NetworkFault: the broker cannot be reached
         """
-        return (await self._link.request(BalanceRequest(secrets.token_bytes(16)), Balance)).balance
+        return await self._link.balance()
 
     async def offers(self) -> tuple[Offer, ...]:
         """What is for sale in the market.
@@ -232,7 +256,11 @@ class AsyncAgent:
 
     # ---- one visit ------------------------------------------------------------------------------------------
 
-    async def _in_time(self, visit: Coroutine[Any, Any, tuple[Joined, TradeResult]]) -> tuple[Joined, TradeResult]:
+    async def _note_loaded(self) -> None:
+        await self._buyer.loaded(self._bought)
+        self._bought = ()
+
+    async def _in_time(self, visit: Coroutine[Any, Any, TradeResult]) -> TradeResult:
         """The visit's outcome.
 
         :raises ConnectionLost: it took longer than it may, or this agent was closed meanwhile
@@ -248,17 +276,14 @@ class AsyncAgent:
             raise ConnectionLost("this agent has left the market; join again")
         raise ConnectionLost(f"the market gave no answer within {self._timeout_seconds:.0f} s")
 
-    async def _with_balance(self, result: TradeResult) -> TradeResult:
-        """The result with the balance of this moment, where the broker answers; what was bought is kept in any case."""
+    async def _hear_balance(self) -> None:
+        """Hears the balance of this moment, where the broker answers."""
         try:
-            message = BalanceRequest(secrets.token_bytes(16))
-            balance = (await self._link.request(message, Balance, BALANCE_SECONDS)).balance
+            await self._link.balance(BALANCE_SECONDS)
         except (NetworkFault, PeerFault, Refused) as error:
             log.info("the balance after this visit is not known: %s", error)
-            return result
-        return dataclasses.replace(result, balance=balance)
 
-    async def _visit(self, snapshot: Mapping[str, Tensor], task: str, step: int) -> tuple[Joined, TradeResult]:
+    async def _visit(self, snapshot: Mapping[str, Tensor], task: str, step: int) -> TradeResult:
         joined = await self._link.ready(self._timeout_seconds)
         await self._buyer.settle_open(joined)
         await asyncio.to_thread(_check_own, joined, snapshot)
@@ -267,8 +292,8 @@ class AsyncAgent:
         try:
             await self._submit(joined, submission, snapshot, task or joined.terms.tasks[0].name, step)
             if not self._strategy.buy:
-                return joined, TradeResult(balance=joined.balance, note="this strategy does not buy")
-            return joined, await self._buyer.decide(joined, await appraisal)
+                return TradeResult(note="this strategy does not buy")
+            return await self._buyer.decide(joined, await appraisal)
         finally:
             self._buyer.forget(submission)
             await asyncio.to_thread(remove_tree, self._outbox / submission.hex())
@@ -294,10 +319,11 @@ class AsyncAgent:
                 issued_ms=self._clock(),
             ),
             Accepted,
+            broker=joined.broker,
         )
 
         async def upload() -> None:
-            stream = await self._link.parcel_stream(Upload(secrets.token_bytes(16), submission))
+            stream = await self._link.parcel_stream(Upload(secrets.token_bytes(16), submission), joined.broker)
             await send_parcel(stream, outgoing)
 
         try:

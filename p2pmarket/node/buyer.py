@@ -23,8 +23,6 @@ from p2pmarket.files import remove_tree
 from p2pmarket.ledger.agent_journal import AgentJournal, AgentTrade
 from p2pmarket.messages import (
     Appraisal,
-    Balance,
-    BalanceRequest,
     Bid,
     Deal,
     Decline,
@@ -52,9 +50,7 @@ FINAL_CODES = frozenset(
         "malformed",
         "nothing-to-buy",
         "not-yours",
-        "unknown-market",
         "unknown-trade",
-        "wrong-broker",
         "wrong-delivery",
         "wrong-state",
     }
@@ -118,7 +114,7 @@ class Buyer:
         """
         for intent in await self._journal.run(AgentJournal.unanswered, joined.broker):
             if type_of(intent.body) == Delivered.TYPE:
-                await self._acknowledge(intent.message_id, intent.body)
+                await self._acknowledge(joined.broker, intent.message_id, intent.body)
             else:
                 bid = verify(intent.body, Bid, signer=self._identity.peer_id)
                 await self._send_bid(joined, bid, intent.body)
@@ -138,8 +134,7 @@ class Buyer:
         if late is not None:
             await self._decline(joined, reports)
             return TradeResult((late,), reports=reports, round=appraisal.round, note="a late delivery was still better")
-        wallet = await self._wallet()
-        balance = wallet.balance
+        wallet = await self._wallet(joined)
         wanted = [(amount, report) for report in reports if (amount := self._strategy.bid(report, wallet)) is not None]
         wanted.sort(key=lambda pair: -pair[0])
         note = appraisal.note or _why_not(reports)
@@ -149,21 +144,21 @@ class Buyer:
                 purchase = await self._collect(joined, report.trade)
                 await self._decline(joined, [other for _, other in wanted[position + 1 :]])
                 await self._decline(joined, _others(reports, wanted))
-                return TradeResult((purchase,), reports=reports, round=appraisal.round, balance=outcome.balance)
+                return TradeResult((purchase,), reports=reports, round=appraisal.round)
             note = outcome
         await self._decline(joined, _others(reports, wanted))
-        return TradeResult(reports=reports, round=appraisal.round, note=note, balance=balance)
+        return TradeResult(reports=reports, round=appraisal.round, note=note)
 
-    async def loaded(self, joined: Joined, purchases: Iterable[Purchase]) -> None:
+    async def loaded(self, purchases: Iterable[Purchase]) -> None:
         """These purchases are in the caller's hands; their parcels are needed no longer."""
         for purchase in purchases:
-            await self._journal.run(AgentJournal.loaded, joined.broker, purchase.trade)
+            await self._journal.run(AgentJournal.loaded, purchase.receipt.broker, purchase.trade)
             await asyncio.to_thread(remove_tree, self._deliveries / purchase.trade.hex())
 
     # ---- one purchase ---------------------------------------------------------------------------------------
 
-    async def _wallet(self) -> Wallet:
-        balance = (await self._link.request(BalanceRequest(secrets.token_bytes(16)), Balance)).balance
+    async def _wallet(self, joined: Joined) -> Wallet:
+        balance = await self._link.balance(broker=joined.broker)
         return Wallet(balance=balance, spent=await self._journal.run(AgentJournal.spent, 0))
 
     async def _buy(self, joined: Joined, report: GainReport, amount: int) -> Deal | str:
@@ -195,7 +190,7 @@ class Buyer:
         """Sends a bid that is written down until it is answered; the Deal, or why there is none."""
         broker = joined.broker
         try:
-            reply = await self._link.exchange(data)
+            reply = await self._link.exchange(data, broker)
         except Refused as error:
             if error.code not in FINAL_CODES:
                 raise
@@ -208,7 +203,8 @@ class Buyer:
             await self._journal.run(AgentJournal.answered, bid.message_id, reply)
             return f"no deal: {refusal.sentence}"
         deal = verify(reply, Deal, signer=broker)
-        await self._journal.run(AgentJournal.keep_receipt, broker, deal.receipt)
+        receipt = await self._journal.run(AgentJournal.keep_receipt, broker, deal.receipt)
+        self._link.note_balance(broker, deal.balance, receipt.settled_ms)
         await self._journal.run(AgentJournal.answered, bid.message_id, reply)
         log.info("bought for %s", format_credits(deal.price))
         return deal
@@ -230,7 +226,7 @@ class Buyer:
         )
 
         async def fetch() -> None:
-            stream = await self._link.parcel_stream(Fetch(secrets.token_bytes(16), row.trade))
+            stream = await self._link.parcel_stream(Fetch(secrets.token_bytes(16), row.trade), joined.broker)
             try:
                 await receive_parcel(
                     stream,
@@ -259,12 +255,12 @@ class Buyer:
                 journal.intend(joined.broker, delivered.message_id, data)
 
         await self._journal.run(keep)
-        await self._acknowledge(delivered.message_id, data)
+        await self._acknowledge(joined.broker, delivered.message_id, data)
 
-    async def _acknowledge(self, message_id: bytes, data: bytes) -> None:
+    async def _acknowledge(self, broker: str, message_id: bytes, data: bytes) -> None:
         """Tells the broker that a delivery is here; it stays an intent until the broker knows."""
         try:
-            reply = await self._link.exchange(data, ACKNOWLEDGE_SECONDS)
+            reply = await self._link.exchange(data, broker, ACKNOWLEDGE_SECONDS)
         except NetworkFault as error:
             log.info("the broker does not know yet that its delivery is here: %s", error)
             return
@@ -314,7 +310,7 @@ class Buyer:
         for trade in trades:
             await self._journal.run(AgentJournal.end, joined.broker, trade, "declined")
         try:
-            await self._link.request(Decline(secrets.token_bytes(16), trades), Done)
+            await self._link.request(Decline(secrets.token_bytes(16), trades), Done, broker=joined.broker)
         except (Refused, NetworkFault) as error:
             log.info("declining: %s", error)
 

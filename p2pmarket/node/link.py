@@ -2,7 +2,8 @@
 
 Knows: how to find the broker, greet it, ask again with the same bytes after a break, and resume a parcel.
 Refuses to know: what is traded (agent, buyer, seller). A request that cannot be answered in its time raises
-`ConnectionLost`; what the broker refuses raises `Refused` with its code and sentence.
+`ConnectionLost`; what the broker refuses raises `Refused` with its code and sentence. What was begun with one broker is
+never sent to another that the link joined since: `BrokerChanged`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from p2pmarket.crypto.keyring import Keyring, verify_statement
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, type_of, verify
 from p2pmarket.errors import (
+    BrokerChanged,
     ConnectionLost,
     MarketError,
     MarketNotFound,
@@ -30,6 +32,8 @@ from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import (
     PROTOCOL_VERSION,
+    Balance,
+    BalanceRequest,
     BrokerStatement,
     Fetch,
     Hello,
@@ -82,8 +86,15 @@ class Joined:
         self.schema: Schema = verify(welcome.schema, Schema, signer=broker)
         self.keys: KeyStatement = verify_statement(welcome.keys, peer=broker, now_ms=now_ms)
         self.balance = welcome.balance
+        """Micro-credits on the agent's account, as last heard."""
+        self._balance_ms = welcome.broker_ms
         self.ahead_ms = welcome.broker_ms - now_ms
         """How far the broker's clock is ahead of ours, travel time included."""
+
+    def note_balance(self, balance: int, settled_ms: int) -> None:
+        """Takes the balance that a settlement left, by the broker's clock; one that is told late is passed over."""
+        if settled_ms >= self._balance_ms:
+            self.balance, self._balance_ms = balance, settled_ms
 
 
 class BrokerLink:
@@ -146,25 +157,47 @@ class BrokerLink:
         """Where others may dial this agent's own peer."""
         return await self._transport.addresses()
 
-    async def request(self, message: Message, kind: type[M], timeout_seconds: float = 120.0) -> M:
+    async def request(self, message: Message, kind: type[M], timeout_seconds: float = 120.0, *, broker: str = "") -> M:
         """The broker's reply to a message, asked again with the same bytes after every break.
 
+        :param broker: whom it is for; empty for whichever broker is joined
         :raises Refused: the broker refused it
+        :raises BrokerChanged: another broker is joined now; nothing was sent to it
         :raises ConnectionLost: no reply within the timeout
         """
-        reply = await self.exchange(sign(self._identity, message), timeout_seconds)
-        assert self.joined is not None
-        return verify(reply, kind, signer=self.joined.broker)
+        replied, reply = await self._ask(sign(self._identity, message), broker, timeout_seconds)
+        return verify(reply, kind, signer=replied)
 
-    async def exchange(self, data: bytes, timeout_seconds: float = 120.0) -> bytes:
-        """The broker's signed reply to signed bytes.
+    async def exchange(self, data: bytes, broker: str, timeout_seconds: float = 120.0) -> bytes:
+        """The signed reply of this broker to signed bytes.
 
         :raises Refused, ConnectionLost: as `request` says
         """
+        _, reply = await self._ask(data, broker, timeout_seconds)
+        return reply
+
+    async def balance(self, timeout_seconds: float = 120.0, *, broker: str = "") -> int:
+        """Micro-credits on this agent's account, asked for and noted.
+
+        :raises Refused, ConnectionLost: as `request` says
+        """
+        reply = await self.request(BalanceRequest(secrets.token_bytes(16)), Balance, timeout_seconds, broker=broker)
+        if self.joined is not None and self.joined.broker == (broker or self.joined.broker):
+            self.joined.balance = reply.balance
+        return reply.balance
+
+    def note_balance(self, broker: str, balance: int, settled_ms: int) -> None:
+        """As `Joined.note_balance`, where this broker is the one joined now."""
+        if self.joined is not None and self.joined.broker == broker:
+            self.joined.note_balance(balance, settled_ms)
+
+    async def _ask(self, data: bytes, broker: str, timeout_seconds: float) -> tuple[str, bytes]:
+        """Who replied, and the reply."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         while True:
             session = await self._open_session(deadline - loop.time())
+            _check_broker(broker, session.peer_id)
             try:
                 reply = await session.request(data, max(0.01, deadline - loop.time()))
             except ConnectionLost:
@@ -173,16 +206,17 @@ class BrokerLink:
                     raise
                 continue
             _raise_refusal(reply, session.peer_id)
-            return reply
+            return session.peer_id, reply
 
-    async def parcel_stream(self, opening: Upload | Fetch) -> Stream:
-        """A stream on which the broker is ready to take or send the parcel that `opening` names.
+    async def parcel_stream(self, opening: Upload | Fetch, broker: str) -> Stream:
+        """A stream on which this broker is ready to take or send the parcel that `opening` names.
 
         :raises Refused: the broker will not
+        :raises BrokerChanged: another broker is joined now; nothing was sent to it
         :raises NetworkFault: it cannot be reached
         """
         assert self.joined is not None and self._statement is not None
-        broker = self.joined.broker
+        _check_broker(broker, self.joined.broker)
         stream = await self._transport.open(broker, PARCELS, self._statement.addresses)
         try:
             await write_frame(stream, Frame(Kind.REQUEST, 1, sign(self._identity, opening)))
@@ -313,10 +347,15 @@ class BrokerLink:
 
 
 async def again(work: Callable[[], Awaitable[T]]) -> T:
-    """The result of `work`, tried until the network lets it through; the caller bounds the time."""
+    """The result of `work`, tried until the network lets it through; the caller bounds the time.
+
+    :raises BrokerChanged: its broker is not joined any more
+    """
     for attempt in itertools.count():
         try:
             return await work()
+        except BrokerChanged:
+            raise
         except NetworkFault as error:
             log.info("trying again: %s", error)
             await asyncio.sleep(pause_before(attempt))
@@ -326,6 +365,12 @@ async def again(work: Callable[[], Awaitable[T]]) -> T:
 def pause_before(attempt: int) -> float:
     """Seconds to wait before another attempt, a little different for everybody."""
     return RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)] * random.uniform(0.8, 1.2)
+
+
+def _check_broker(expected: str, broker: str) -> None:
+    """:raises BrokerChanged: what was begun with one broker is not for another"""
+    if expected and broker != expected:
+        raise BrokerChanged(f"the broker {expected} is out of reach and {broker} was joined; what is open waits for it")
 
 
 def _raise_refusal(reply: bytes, broker: str) -> None:

@@ -43,7 +43,7 @@ class Seller:
         self._journal = journal
         self._strategy = strategy
         self._clock = clock
-        self._news: list[tuple[Sale, int]] = []
+        self._news: list[Sale] = []
         self._answering: set[asyncio.Task[None]] = set()
 
     @property
@@ -52,12 +52,10 @@ class Seller:
         return {AskRequest: self._hear_request, Sold: self._hear_sale}
 
     def report(self, result: TradeResult) -> TradeResult:
-        """The result with the sales that became known since the last one, and the balance they left."""
+        """The result with the sales that became known since the last one, and the balance that was heard of last."""
         news, self._news = self._news, []
-        balance = result.balance
-        if result.problem and not balance:
-            balance = news[-1][1] if news else self._link.joined.balance if self._link.joined else 0
-        return dataclasses.replace(result, sold=tuple(sale for sale, _ in news), balance=balance)
+        balance = self._link.joined.balance if self._link.joined else 0
+        return dataclasses.replace(result, sold=tuple(news), balance=balance)
 
     async def close(self) -> None:
         """Ends what is being answered."""
@@ -65,8 +63,9 @@ class Seller:
 
     async def _hear_sale(self, broker: str, data: bytes) -> None:
         sold = verify(data, Sold, signer=broker)
-        await self._journal.run(AgentJournal.keep_receipt, broker, sold.receipt)
-        self._news.append((Sale(sold.trade, sold.price, sold.fee), sold.balance))
+        receipt = await self._journal.run(AgentJournal.keep_receipt, broker, sold.receipt)
+        self._link.note_balance(broker, sold.balance, receipt.settled_ms)
+        self._news.append(Sale(sold.trade, sold.price, sold.fee))
 
     async def _hear_request(self, broker: str, data: bytes) -> None:
         request = verify(data, AskRequest, signer=broker)
@@ -89,12 +88,14 @@ class Seller:
             expires_ms=request.expires_ms,
         )
         # Mail is heard by the task that reads the session's replies: the answer must not be waited for there.
-        task = asyncio.create_task(self._answer(sign(self._identity, ask), (request.expires_ms - self._clock()) / 1000))
+        task = asyncio.create_task(
+            self._answer(broker, sign(self._identity, ask), (request.expires_ms - self._clock()) / 1000)
+        )
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    async def _answer(self, data: bytes, timeout_seconds: float) -> None:
+    async def _answer(self, broker: str, data: bytes, timeout_seconds: float) -> None:
         try:
-            await self._link.exchange(data, timeout_seconds)
+            await self._link.exchange(data, broker, timeout_seconds)
         except MarketError as error:
             log.info("the ask was not taken: %s", error)

@@ -85,6 +85,8 @@ def _choose(settings: NodeSettings) -> Work:
     if settings.watch is not None:
         if settings.out is None:
             raise SettingsError("a sidecar writes its result somewhere: give --out FILE.safetensors with --watch")
+        if not settings.out.expanduser().parent.is_dir():
+            raise SettingsError(f"the folder of --out {settings.out} is not there; make it, or name another")
         return _watch
     if not settings.data:
         raise SettingsError("give --data FILE.npz to train, or --watch CHECKPOINT.safetensors to trade for a program")
@@ -200,6 +202,7 @@ async def _watch(
             tensors.update(purchase.parameters)
         if result.bought:
             written = await _write_patiently(out, tensors, emit)
+            result = await agent.loaded(result)
             if _same(watch, out):
                 seen = written
         emit({"event": "trade", **_told(result)})

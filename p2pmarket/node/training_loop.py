@@ -93,7 +93,11 @@ class Agent:
         result = self._wait(self._agent.trade(take_snapshot(model), task=task, step=step))
         for purchase in result.bought:
             load_in_place(model, purchase.parameters)
-        return result
+        return self.loaded(result)
+
+    def loaded(self, result: TradeResult) -> TradeResult:
+        """Notes that what was bought for tensors by name is where it belongs; see `AsyncAgent.loaded`."""
+        return self._wait(self._agent.loaded(result))
 
     def balance(self) -> int:
         """Micro-credits on this agent's account; see `AsyncAgent.balance`."""

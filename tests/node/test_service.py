@@ -41,6 +41,8 @@ async def test_it_says_what_it_was_not_given(tmp_path):
     assert "give --data" in await refused(settings)
     assert "give --out" in await refused(dataclasses.replace(settings, watch=tmp_path / "in.safetensors"))
     assert str(tmp_path / "no.npz") in await refused(dataclasses.replace(settings, data=str(tmp_path / "no.npz")))
+    nowhere = dataclasses.replace(settings, watch=tmp_path / "in", out=tmp_path / "typo" / "out")
+    assert f"the folder of --out {tmp_path / 'typo' / 'out'} is not there" in await refused(nowhere)
     watching = dataclasses.replace(settings, watch=tmp_path / "in", out=tmp_path / "out", test_data="no.npz")
     assert "no.npz" in await refused(watching)
     assert not (tmp_path / "state").exists(), "nothing is written before the settings are known to be right"
@@ -86,6 +88,9 @@ class Market:
     def __init__(self, *ends: object) -> None:
         self.ends = list(ends)
         self.came: list[dict] = []
+        self.out: Path | None = None
+        self.noted: list[bool] = []
+        """Whenever a purchase was noted as loaded: whether it was written."""
 
     async def trade(self, tensors: dict, *, task: str) -> TradeResult:
         self.came.append(dict(tensors))
@@ -93,6 +98,10 @@ class Market:
         if isinstance(end, Exception):
             raise end
         return end
+
+    async def loaded(self, result: TradeResult) -> TradeResult:
+        self.noted.append(self.out is not None and self.out.exists())
+        return result
 
 
 BOUGHT = TradeResult(bought=(Bought({"weight": torch.ones(2)}),))  # type: ignore[arg-type]
@@ -180,8 +189,11 @@ async def test_what_was_paid_for_waits_for_a_full_disk(watching, tmp_path, monke
         return write_checkpoint(path, tensors)
 
     monkeypatch.setattr(service, "write_checkpoint", write)
-    task, events = watching(Market(BOUGHT), once=True)
+    market = Market(BOUGHT)
+    market.out = tmp_path / "out"
+    task, events = watching(market, once=True)
     await asyncio.wait_for(task, 10)
+    assert market.noted == [True], "its parcel is kept until then"
     problem, _, _ = await following(events, "problem", "saved", "trade")
     assert problem["sentence"] == "the disk is full; what was bought waits in memory"
     assert read_checkpoint(tmp_path / "out")["weight"].tolist() == [1, 1]

@@ -30,6 +30,9 @@ class Recorder:
         self.given: Any = None
         self.thread: threading.Thread | None = None
         self.bought: dict[str, torch.Tensor] = {}
+        self.model: nn.Module = nn.Linear(2, 1)
+        self.noted: list[dict[str, torch.Tensor]] = []
+        """What was in the model whenever a purchase was noted as loaded."""
 
     async def ready(self) -> str:
         if self.failure is not None:
@@ -40,6 +43,10 @@ class Recorder:
         self.given, self.thread = model, threading.current_thread()
         purchase = type("Bought", (), {"parameters": self.bought})()
         return TradeResult(bought=(purchase,) if self.bought else (), note=f"{task} {step}")
+
+    async def loaded(self, result: TradeResult) -> TradeResult:
+        self.noted.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+        return result
 
     async def balance(self) -> int:
         await asyncio.sleep(0)
@@ -74,7 +81,7 @@ def test_a_model_is_copied_and_loaded_in_the_callers_thread(
     monkeypatch.setattr(
         training_loop, "load_in_place", lambda m, t: threads.append(threading.current_thread()) or load(m, t)
     )
-    model = nn.Linear(2, 1)
+    model = recorder.model
     place = model.weight.data_ptr()
     recorder.bought = {"weight": torch.tensor([[5.0, 6.0]])}
     with join() as agent:
@@ -84,6 +91,7 @@ def test_a_model_is_copied_and_loaded_in_the_callers_thread(
     assert threads == [threading.main_thread()] * 2 and recorder.thread is not threading.main_thread()
     assert recorder.given["weight"].data_ptr() != place, "a copy: training may go on"
     assert model.weight.tolist() == [[5.0, 6.0]] and model.weight.data_ptr() == place
+    assert [noted["weight"].tolist() for noted in recorder.noted] == [[[5.0, 6.0]]], "loaded first, noted then"
     assert recorder.closed
 
 

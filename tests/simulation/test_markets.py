@@ -12,15 +12,19 @@ from typing import Any
 import pytest
 import torch
 from market_examples import CREDIT, OpenMarket, accuracy, left, right, trained, untrained
-from peers import eventually
+from peers import eventually, identity_of
 
 from p2pmarket.broker_node.appraiser import Appraiser
-from p2pmarket.errors import ConnectionLost, DiskFull, MarketNotFound, ModelError, Refused
+from p2pmarket.crypto.signing import sign
+from p2pmarket.errors import BrokerChanged, ConnectionLost, DiskFull, MarketNotFound, ModelError, Refused
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.messages import AskRequest, Delivered, GainReport
+from p2pmarket.messages import AskRequest, Balance, BalanceRequest, Delivered, Fetch, GainReport
 from p2pmarket.network.memory import Fault
+from p2pmarket.network.session import Session
 from p2pmarket.node.agent import AsyncAgent
+from p2pmarket.node.buyer import Buyer
+from p2pmarket.node.link import Joined, again
 from p2pmarket.node.strategy import Strategy, Wallet
 from p2pmarket.simulation.market import MarketInMemory
 from p2pmarket.units import now_ms
@@ -305,12 +309,12 @@ async def test_an_acknowledgement_that_was_lost_is_told_again(
 
     exchange = BrokerLink.exchange
 
-    async def lossy(self: BrokerLink, data: bytes, timeout_seconds: float = 120.0) -> bytes:
+    async def lossy(self: BrokerLink, data: bytes, *more: Any) -> bytes:
         from p2pmarket.crypto.signing import type_of
 
         if type_of(data) == Delivered.TYPE:
             raise ConnectionLost("lost")
-        return await exchange(self, data, timeout_seconds)
+        return await exchange(self, data, *more)
 
     async with open_market(rounds="continuous") as market:
         _, buyer = await seller_and_buyer(market)
@@ -627,3 +631,108 @@ async def test_a_buyer_hears_that_the_broker_failed_not_that_nobody_offers(
         agents = [await market.start_agent(name) for name in ("a", "b")]
         results = await asyncio.gather(agents[0].trade(left()), agents[1].trade(right()))
         assert [result.note for result in results] == ["the broker could not appraise what others offer now"] * 2
+
+
+# ---- what a visit leaves for the next -------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_after_paying_costs_neither_the_purchase_nor_the_training(
+    open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise DiskFull("the disk is full")
+
+    async with open_market(rounds="continuous") as market:
+        _, buyer = await seller_and_buyer(market)
+        model = left()
+        before = accuracy(model)
+        with monkeypatch.context() as patch:
+            patch.setattr(AgentJournal, "loaded", full)
+            result = await buyer.trade(model)
+            assert result.problem == "the disk is full" and len(result.bought) == 1
+            assert result.balance == (await market.balances())[buyer.peer_id] < 10 * CREDIT
+            assert accuracy(model) > before + 0.1
+            assert (await buyer.trade(model)).problem == "the disk is full", "a visit does not begin before it is noted"
+        result = await buyer.trade(left())
+        assert result.problem == "" and result.note != "a late delivery was still better"
+        assert await buyer._journal.run(AgentJournal.owed) == []
+
+
+@pytest.mark.parametrize("noted", [True, False])
+async def test_tensors_by_name_are_kept_until_the_caller_has_put_them_away(
+    open_market: OpenMarket, tmp_path: Path, noted: bool
+) -> None:
+    """A process that ends before is given them again by the next."""
+    async with open_market(rounds="continuous") as market:
+        _, buyer = await seller_and_buyer(market)
+        result = await buyer.trade(dict(left().state_dict()))
+        (purchase,) = result.bought
+        if noted:
+            assert (await buyer.loaded(result)).problem == ""
+        assert len(list((tmp_path / "market" / "buyer" / "deliveries").iterdir())) == (not noted)
+        await market.stop_agent("buyer")
+        buyer = await market.start_agent("buyer", BUY)
+        again = await buyer.trade(dict(left().state_dict()))
+        assert (again.bought[0].trade == purchase.trade) is not noted
+        later = await buyer.trade(dict(left().state_dict()))
+        assert purchase.trade not in [each.trade for each in later.bought], "the next visit notes it"
+
+
+async def test_a_visit_that_fails_tells_the_balance_that_was_heard_of_last(open_market: OpenMarket) -> None:
+    async with open_market(rounds="continuous") as market:
+        _, buyer = await seller_and_buyer(market)
+        bought = await buyer.trade(left())
+        assert bought.balance == 10 * CREDIT - bought.bought[0].price
+        buyer._timeout_seconds = 0.1
+        await market.stop_broker()
+        failed = await buyer.trade(left())
+        assert failed.problem and failed.balance == bought.balance
+        await market.start_broker()
+
+
+async def test_a_sale_that_is_told_late_does_not_change_a_newer_balance() -> None:
+    joined = object.__new__(Joined)
+    joined.balance, joined._balance_ms = 7, 100
+    joined.note_balance(5, 99)
+    assert joined.balance == 7
+    joined.note_balance(8, 100)
+    assert joined.balance == 8
+
+
+async def test_what_was_begun_with_one_broker_is_not_told_another(open_market: OpenMarket) -> None:
+    async with open_market(rounds="continuous") as market:
+        agent = await market.start_agent("agent")
+        await agent.ready()
+        link, another = agent._link, identity_of("another broker").peer_id
+        delivered = sign(agent._identity, Delivered(bytes(16), bytes(16), bytes(32)))
+        before = market.running.broker.counts.copy()
+        with pytest.raises(BrokerChanged, match="is out of reach"):
+            await link.exchange(delivered, another)
+        with pytest.raises(BrokerChanged):
+            await link.request(BalanceRequest(bytes(16)), Balance, broker=another)
+        with pytest.raises(BrokerChanged):
+            await again(lambda: link.parcel_stream(Fetch(bytes(16), bytes(16)), another))
+        assert market.running.broker.counts == before, "nothing was sent"
+
+
+async def test_a_bid_stays_open_while_another_broker_is_joined(
+    open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_market(rounds="continuous") as market:
+        _, buyer = await seller_and_buyer(market)
+        send = Buyer._send_bid
+
+        async def elsewhere(self: Buyer, joined: Any, bid: Any, data: bytes) -> Any:
+            assert self._link.joined is not None
+            with monkeypatch.context() as patch:
+                patch.setattr(Session, "peer_id", identity_of("another broker").peer_id)
+                return await send(self, joined, bid, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Buyer, "_send_bid", elsewhere)
+            result = await buyer.trade(left())
+        assert "was joined" in result.problem and result.bought == ()
+        assert len(await buyer._journal.run(AgentJournal.unanswered, market.running.peer_id)) == 1
+        assert (await states(market)).keys().isdisjoint({"settled", "delivered"})
+        result = await buyer.trade(left())
+        assert result.problem == "" and len(result.bought) == 1, "back with its broker it is settled once"
