@@ -167,6 +167,7 @@ class Parcels:
             plain = next((path for path in (folder / "delivery", sealed / "plain") if path.exists()), None)
             if plain is None:
                 raise RuleBroken("the broker lost this delivery and refunds it", code="lost-delivery")
+            now = self._clock()  # one look: a second one would make a parcel of the longest life a little too long
             return Outgoing.create(
                 sealed,
                 plain,
@@ -177,8 +178,8 @@ class Parcels:
                 purpose="delivery",
                 trade=trade,
                 manifest_digest=self._appraiser.digest(plain),
-                issued_ms=self._clock(),
-                expires_ms=self._clock() + min(self._terms.delivery_ms, limits.MAX_PARCEL_AGE_SECONDS * 1000),
+                issued_ms=now,
+                expires_ms=now + min(self._terms.delivery_ms, limits.MAX_PARCEL_AGE_SECONDS * 1000),
             )
 
         return await asyncio.to_thread(prepare)

@@ -269,7 +269,7 @@ async def test_a_full_disk_costs_the_books_news_and_no_session(memory_network, a
     with caplog.at_level(logging.WARNING):
         assert len(await find_brokers(agent, "digits", shelf)) == 41
         assert len(await find_brokers(agent, "digits", shelf)) == 41
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "cannot be written (database or disk is full)" in caplog.text
     await shelf.close()
     with PeerBook(path) as book:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ from p2pmarket.messages import (
 )
 from p2pmarket.network.names import PARCELS, SESSIONS
 from p2pmarket.network.session import write_frame
-from p2pmarket.network.spool import Incoming
+from p2pmarket.network.spool import Incoming, Outgoing
 from p2pmarket.network.transfer import receive_parcel
 from p2pmarket.simulation.market import MarketInMemory
 from p2pmarket.units import now_ms
@@ -475,6 +476,31 @@ async def test_a_delivery_is_kept_as_long_as_the_terms_say(open_market: OpenMark
         assert await fetch_code(buyer, report.trade) == "expired"
         assert await market.balances() == balances
         for client in clients:
+            await client.close()
+
+
+async def test_a_delivery_of_the_longest_term_is_not_sealed_for_a_moment_more(
+    open_market: OpenMarket, tmp_path: Path
+) -> None:
+    """Every look at this clock is a millisecond later than the one before."""
+    looks = itertools.count(now_ms())
+    async with open_market(rounds="continuous", delivery_hours=168, clock=lambda: next(looks)) as market:
+        buyer, seller = Client(market, "buyer", tmp_path), Client(market, "seller", tmp_path)
+        clients = {"buyer": buyer, "seller": seller}
+
+        async def join_here(name: str) -> Client:
+            await clients[name].hello()
+            return clients[name]
+
+        _, _, report, _ = await a_report(join_here)
+        assert isinstance(await buyer.ask(bid_on(buyer, report)), Deal)
+        await (await buyer.parcel_stream(Fetch(secrets.token_bytes(16), report.trade))).close()
+        sealed = Outgoing.load(
+            tmp_path / "market" / "broker" / "deliveries" / report.trade.hex() / "sealed", market.identity("broker")
+        )
+        week_ms = limits.MAX_PARCEL_AGE_SECONDS * 1000
+        assert sealed.context.expires_ms - sealed.context.issued_ms == week_ms
+        for client in clients.values():
             await client.close()
 
 
