@@ -36,7 +36,7 @@ _MARGIN = 0.25
 """How much further than the control a merge must come, as a part of what the control gained (or, where that is less,
 of the loss it left: a control that gains nearly everything must leave room to beat it). On digits, of 192 sellers
 without knowledge (fresh, normal or shuffled weights) 156 passed without a control, 44 at a margin of 0, 7 at 0.25; of
-24 true ones 19, 18 and 13. docs/decisions/0007-control.md"""
+24 true ones 19, 18 and 13 (before the rule in brackets). docs/decisions/0007-control.md"""
 
 
 @dataclasses.dataclass(frozen=True)
