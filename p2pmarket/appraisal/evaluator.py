@@ -95,6 +95,13 @@ class Evaluator:
                 metrics.append(self._metrics(outputs, wanted, loss))
         return Measured(torch.cat(losses).double().cpu(), torch.cat(metrics).double().cpu())
 
+    def mean_loss(self, tensors: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of one batch, a scalar on the device that can be differentiated with respect to `tensors`.
+
+        :raises ModelError: the model cannot take the data
+        """
+        return self._losses(self._call(tensors, inputs), targets).mean()
+
     def has_statistics(self) -> bool:
         """Whether the model has BatchNorm layers with running statistics."""
         return bool(self._norms)
