@@ -1,7 +1,7 @@
 """Permutation symmetries: bringing a seller's units into a buyer's order."""
 
 from p2pmarket.alignment.matching import match
-from p2pmarket.alignment.symmetry import Permutations, apply, identity, inverse, is_identity, verify_spec
+from p2pmarket.alignment.symmetry import Permutations, apply, compose, identity, inverse, is_identity, verify_spec
 from p2pmarket.permutation import Axis, PermutationClass, PermutationSpec
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "PermutationSpec",
     "Permutations",
     "apply",
+    "compose",
     "identity",
     "inverse",
     "is_identity",

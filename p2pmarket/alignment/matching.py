@@ -46,6 +46,7 @@ def match(
     """
     check_fits(spec, buyer)
     check_fits(spec, seller)
+    _check_widths(spec, buyer, seller)
     generator = np.random.default_rng(seed)
     problem = _Problem(spec, buyer, seller)
     best: dict[str, Indices] = {}
@@ -59,12 +60,25 @@ def match(
     return {name: torch.from_numpy(best[name].copy()) for name in spec.sizes}
 
 
+def _check_widths(spec: PermutationSpec, buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor]) -> None:
+    """:raises ModelError: an axis with interchangeable units has another length in the seller's model"""
+    for name, axis in spec.members_on():
+        if name in buyer and name in seller and buyer[name].shape[axis] != seller[name].shape[axis]:
+            raise ModelError(
+                f"axis {axis} of {name} has {buyer[name].shape[axis]} units in the buyer's model and "
+                f"{seller[name].shape[axis]} in the seller's; only models of equal widths can be aligned"
+            )
+
+
 class _Problem:
     """Both models' tensors in float64, and which classes meet in them."""
 
     def __init__(self, spec: PermutationSpec, buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor]) -> None:
         self.sizes = spec.sizes
-        self.axes = {name: axes for name, axes in spec.axes_of().items() if buyer[name].shape == seller[name].shape}
+        self.axes: dict[str, dict[int, str]] = {}
+        for (name, axis), [(group, _), *_] in spec.members_on().items():
+            if name in buyer and name in seller and buyer[name].shape == seller[name].shape:
+                self.axes.setdefault(name, {})[axis] = group.name
         self.tensors = tuple(self.axes)
         self.buyer = {name: _array(buyer[name]) for name in self.axes}
         self.seller = {name: _array(seller[name]) for name in self.axes}

@@ -7,6 +7,7 @@ permutation is chosen (matching). Fails with ModelError where a spec does not fi
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from p2pmarket.errors import ModelError
-from p2pmarket.permutation import PermutationClass, PermutationSpec
+from p2pmarket.permutation import Axis, PermutationClass, PermutationSpec, last_position
 
 Permutations = Mapping[str, Tensor]
-"""Class name -> int64 indices (size,): unit i of the result is unit `indices[i]` of what is permuted."""
+"""Class name -> int64 indices, (size,), or (blocks, size) where a class has blocks: unit i of the result is unit
+`indices[i]` of what is permuted. A class within another is permuted where the other has brought its blocks."""
 
 _SAME_FUNCTION = 1e-10
 """Largest relative change of a float64 model's outputs under a true symmetry; a wrong spec is off by far more."""
@@ -25,43 +27,96 @@ _SAME_FUNCTION = 1e-10
 
 def identity(spec: PermutationSpec) -> dict[str, Tensor]:
     """The permutations that change nothing."""
-    return {name: torch.arange(size) for name, size in spec.sizes.items()}
+    return {group.name: _in_place(group) for group in spec.classes}
 
 
 def is_identity(permutations: Permutations) -> bool:
     """Whether every unit stays where it is."""
-    return all(torch.equal(indices, torch.arange(len(indices))) for indices in permutations.values())
+    return all(
+        torch.equal(indices, torch.arange(indices.shape[-1]).expand_as(indices)) for indices in permutations.values()
+    )
 
 
-def inverse(permutations: Permutations) -> dict[str, Tensor]:
+def inverse(spec: PermutationSpec, permutations: Permutations) -> dict[str, Tensor]:
     """Permutations that undo these: what brings a seller to a buyer brings, inverted, the buyer to the seller."""
-    return {name: torch.argsort(indices) for name, indices in permutations.items()}
+    return _from_orders(spec, {name: torch.argsort(order) for name, order in _orders(spec, permutations).items()})
+
+
+def compose(spec: PermutationSpec, first: Permutations, second: Permutations) -> dict[str, Tensor]:
+    """The permutations that do what `first` does and then `second`."""
+    then = _orders(spec, second)
+    return _from_orders(spec, {name: order[then[name]] for name, order in _orders(spec, first).items()})
 
 
 def apply(spec: PermutationSpec, permutations: Permutations, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with every member axis permuted; the others as they are, without a copy.
 
+    A tensor the spec names and `tensors` lacks is passed over: another task's model may lack a head.
+
     :raises ModelError: the spec does not fit the tensors
     """
     check_fits(spec, tensors)
     permuted = dict(tensors)
-    for name, axes in spec.axes_of().items():
-        for axis, group in axes.items():
-            permuted[name] = permuted[name].index_select(axis, permutations[group].to(permuted[name].device))
+    for (name, axis), members in spec.members_on().items():
+        if name in permuted:
+            order = axis_order(members, permutations, permuted[name].shape[axis])
+            permuted[name] = permuted[name].index_select(axis, order.to(permuted[name].device))
     return permuted
 
 
+def axis_order(members: Sequence[tuple[PermutationClass, Axis]], permutations: Permutations, length: int) -> Tensor:
+    """(length,) int64: from which position of an axis each position of the permuted one comes.
+
+    :param members: the classes on this axis, an outer one before those within it, as `members_on` gives them
+    """
+    order = torch.arange(length)
+    for group, member in members:
+        step = torch.arange(length)
+        places = _places(group, member)  # (blocks, repeats, size, inner)
+        indices = permutations[group.name].reshape(group.blocks, 1, group.size, 1).expand(places.shape)
+        step[places.reshape(-1)] = places.gather(2, indices).reshape(-1)
+        order = order[step]
+    return order
+
+
+def _places(group: PermutationClass, member: Axis) -> Tensor:
+    """(blocks, outer / blocks, size, inner): the axis positions of the class's units."""
+    outer = torch.arange(member.outer) * (member.stride or group.size * member.inner)
+    units = torch.arange(group.size) * member.inner
+    places = member.start + outer[:, None, None] + units[:, None] + torch.arange(member.inner)
+    return places.reshape(group.blocks, member.outer // group.blocks, group.size, member.inner)
+
+
+def _in_place(group: PermutationClass) -> Tensor:
+    indices = torch.arange(group.size)
+    return indices if group.blocks == 1 else indices.repeat(group.blocks, 1)
+
+
+def _orders(spec: PermutationSpec, permutations: Permutations) -> dict[str, Tensor]:
+    """Class name -> (blocks * size,): where each unit of all blocks comes from, moves of the blocks included."""
+    orders: dict[str, Tensor] = {}
+    for group in spec.classes:
+        blocks = orders[group.within] if group.within else torch.arange(group.blocks)
+        indices = permutations[group.name].reshape(group.blocks, group.size)
+        orders[group.name] = (blocks[:, None] * group.size + indices).reshape(-1)
+    return orders
+
+
+def _from_orders(spec: PermutationSpec, orders: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {group.name: (orders[group.name] % group.size).reshape(_in_place(group).shape) for group in spec.classes}
+
+
 def check_fits(spec: PermutationSpec, tensors: Mapping[str, Tensor]) -> None:
-    """:raises ModelError: a tensor the spec names is missing, or a member axis is not as long as its class is large"""
+    """:raises ModelError: a class lies beyond the end of an axis; tensors that the spec names may be missing"""
     for group in spec.classes:
         for member in group.members:
             tensor = tensors.get(member.tensor)
             if tensor is None:
-                raise ModelError(f"permutation class {group.name!r} names {member.tensor!r}, which the model lacks")
-            if not 0 <= member.axis < tensor.ndim or tensor.shape[member.axis] != group.size:
+                continue
+            if member.axis >= tensor.ndim or tensor.shape[member.axis] <= last_position(group, member):
                 raise ModelError(
-                    f"permutation class {group.name!r} has {group.size} units, but axis {member.axis} of "
-                    f"{member.tensor} of shape {tuple(tensor.shape)} does not"
+                    f"permutation class {group.name!r} has {group.blocks * group.size} units, but axis {member.axis} "
+                    f"of {member.tensor} of shape {tuple(tensor.shape)} does not"
                 )
 
 
@@ -73,7 +128,11 @@ def verify_spec(model: nn.Module, spec: PermutationSpec, example_inputs: Sequenc
 
     :raises ModelError: the spec does not fit, or a class changes the function
     """
-    check_fits(spec, model.state_dict())
+    state_dict = model.state_dict()
+    missing = [member.tensor for group in spec.classes for member in group.members if member.tensor not in state_dict]
+    if missing:
+        raise ModelError(f"the permutation spec names {missing[0]!r}, which the model lacks")
+    check_fits(spec, state_dict)
     generator = torch.Generator().manual_seed(seed)
     double = copy.deepcopy(model).to("cpu").double().eval()
     state = {name: _disturbed(tensor, generator) for name, tensor in double.state_dict().items()}
@@ -82,7 +141,8 @@ def verify_spec(model: nn.Module, spec: PermutationSpec, example_inputs: Sequenc
     if _holds(double, spec, state, inputs, before, generator):
         return
     for group in spec.classes:
-        if not _holds(double, PermutationSpec((group,)), state, inputs, before, generator):
+        alone = PermutationSpec((dataclasses.replace(group, within=""),))
+        if not _holds(double, alone, state, inputs, before, generator):
             raise ModelError(_accusation(group))
     raise ModelError("the permutation spec changes the model's function, though no class does so alone")
 
@@ -103,18 +163,21 @@ def _holds(
     before: Tensor,
     generator: torch.Generator,
 ) -> bool:
-    permutations = {name: _moving_every_unit(size, generator) for name, size in spec.sizes.items()}
+    permutations = {group.name: _moving_every_unit(group, generator) for group in spec.classes}
     after = _outputs(model, apply(spec, permutations, state), inputs)
     scale = float(before.abs().max()) or 1.0
     return bool(np.isfinite(scale)) and float((after - before).abs().max()) <= _SAME_FUNCTION * scale
 
 
-def _moving_every_unit(size: int, generator: torch.Generator) -> Tensor:
+def _moving_every_unit(group: PermutationClass, generator: torch.Generator) -> Tensor:
     """A random cycle through all units: a random permutation of a few may be the identity, which proves nothing."""
-    order = torch.randperm(size, generator=generator)
-    cycle = torch.empty_like(order)
-    cycle[order] = order.roll(1)
-    return cycle
+    cycles = []
+    for _ in range(group.blocks):
+        order = torch.randperm(group.size, generator=generator)
+        cycle = torch.empty_like(order)
+        cycle[order] = order.roll(1)
+        cycles.append(cycle)
+    return cycles[0] if group.blocks == 1 else torch.stack(cycles)
 
 
 def _disturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:

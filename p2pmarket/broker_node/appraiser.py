@@ -174,7 +174,7 @@ class Appraiser:
             return None
         known = self._alignments.pop((seller.snapshot, buyer.snapshot), None)
         if known is not None:
-            return inverse(known)
+            return inverse(self._spec, known)
         permutations = align_pair(self._spec, ours, theirs, seed=self._seed)
         assert permutations is not None
         if len(self._alignments) >= ALIGNMENTS_KEPT:

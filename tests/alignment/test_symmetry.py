@@ -13,6 +13,7 @@ from p2pmarket.alignment import (
     PermutationClass,
     PermutationSpec,
     apply,
+    compose,
     identity,
     inverse,
     is_identity,
@@ -72,7 +73,7 @@ def test_a_spec_that_does_not_fit_is_refused() -> None:
     for member, words in (
         (Axis("layers.9.bias", 0), "lacks"),
         (Axis("layers.0.bias", 1), "axis 1"),
-        (Axis("layers.0.weight", 1), "9 units"),
+        (Axis("layers.3.bias", 0), "9 units"),
     ):
         with pytest.raises(ModelError, match=words):
             verify_spec(model, PermutationSpec((PermutationClass("a", 9, (member,)),)), (torch.randn(4, 12),))
@@ -93,9 +94,73 @@ def test_the_inverse_undoes() -> None:
     state = model.state_dict()
     permutations = {name: torch.randperm(size) for name, size in spec.sizes.items()}
     there = apply(spec, permutations, state)
-    back = apply(spec, inverse(permutations), there)
+    back = apply(spec, inverse(spec, permutations), there)
     assert not torch.equal(there["layers.0.bias"], state["layers.0.bias"])
     assert all(torch.equal(back[name], state[name]) for name in state)
     assert torch.equal(there["layers.3.bias"], state["layers.3.bias"])
     assert is_identity(identity(spec)) and not is_identity(permutations)
     assert all(torch.equal(apply(spec, identity(spec), state)[name], state[name]) for name in state)
+
+
+class _Heads(nn.Module):
+    """Attention with fused qkv, two heads of width three, written out by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(5, 18)
+        self.out = nn.Linear(6, 4)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, 2, 3)).permute(2, 0, 3, 1, 4)
+        return self.out(torch.softmax(q @ k.mT, -1).matmul(v).transpose(1, 2).flatten(2))
+
+
+def _heads_spec() -> PermutationSpec:
+    def on(axis: int, *starts: int, outer: int = 1, inner: int = 1) -> list[Axis]:
+        names = ("qkv.weight", "qkv.bias") if axis == 0 else ("out.weight",)
+        return [Axis(name, axis, start, outer, inner) for name in names for start in starts]
+
+    return PermutationSpec(
+        (
+            PermutationClass("heads", 2, (*on(0, 0, 6, 12, inner=3), *on(1, 0, inner=3))),
+            PermutationClass("keys", 3, (*on(0, 0, 6, outer=2),), blocks=2, within="heads"),
+            PermutationClass("values", 3, (*on(0, 12, outer=2), *on(1, 0, outer=2)), blocks=2, within="heads"),
+        )
+    )
+
+
+def test_heads_move_with_their_inner_units_which_are_permuted_one_by_one() -> None:
+    torch.manual_seed(0)
+    model, spec = _Heads(), _heads_spec()
+    verify_spec(model, spec, (torch.randn(2, 7, 5),))
+    permutations = {
+        "heads": torch.tensor([1, 0]),
+        "keys": torch.tensor([[0, 1, 2], [2, 0, 1]]),
+        "values": torch.tensor([[2, 1, 0], [1, 2, 0]]),
+    }
+    state = model.state_dict()
+    there = apply(spec, permutations, state)
+    # New head 1 is the old head 0; its first value is that head's second.
+    assert torch.equal(there["out.weight"][:, 3], state["out.weight"][:, 1])
+    back = apply(spec, inverse(spec, permutations), there)
+    assert all(torch.equal(back[name], state[name]) for name in state)
+    assert is_identity(compose(spec, permutations, inverse(spec, permutations)))
+    twice = apply(spec, compose(spec, permutations, permutations), state)
+    assert all(torch.equal(twice[name], tensor) for name, tensor in apply(spec, permutations, there).items())
+
+
+def test_heads_whose_keys_are_left_behind_are_refused() -> None:
+    spec = _heads_spec()
+    heads = dataclasses.replace(spec.classes[0], members=spec.classes[0].members[1:])
+    with pytest.raises(ModelError, match="'heads' is not a symmetry"):
+        verify_spec(_Heads(), PermutationSpec((heads, *spec.classes[1:])), (torch.randn(2, 7, 5),))
+
+
+def test_blocks_need_room_and_a_class_around_them() -> None:
+    heads, keys, _ = _heads_spec().classes
+    with pytest.raises(ModelError, match="within 'heads'"):
+        PermutationSpec((keys,))
+    with pytest.raises(ModelError, match="2 blocks of 3 units do not fit"):
+        PermutationSpec((heads, dataclasses.replace(keys, members=(Axis("qkv.weight", 0, 0, 3),))))
+    with pytest.raises(ModelError, match="inside a unit of another"):
+        PermutationSpec((heads, PermutationClass("across", 4, (Axis("qkv.weight", 0, 1),))))

@@ -116,7 +116,7 @@ def test_a_pairs_alignment_is_kept_for_both_directions() -> None:
     kept = align_pair(spec, first, second, seed=1)
     assert kept is not None
     assert _same(_appraise(first, second, alignment=kept), _appraise(first, second))
-    back = _appraise(second, first, alignment=inverse(kept))
+    back = _appraise(second, first, alignment=inverse(spec, kept))
     assert back.low > 0
     assert align_pair(None, first, second, seed=1) is None
 
