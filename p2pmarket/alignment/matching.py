@@ -19,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from p2pmarket.alignment.symmetry import check_fits
+from p2pmarket.errors import ModelError
 from p2pmarket.permutation import Axis, PermutationSpec
 
 Matrix = NDArray[np.float64]
