@@ -3,59 +3,80 @@
 Knows: losses and metrics per sample, batches, devices, BatchNorm statistics. Refuses to know: whose parameters, and
 what is chosen by the result. Parameters are put under the module for one call (torch.func.functional_call), never
 copied into it; the module belongs to one thread.
-Fails with ModelError where model and data do not fit each other.
+
+What is reported is measured exactly: in float32, as the parameters come. `exact=False` is for choosing only: it runs
+in the number format that is fastest here, if its losses are near those of float32; losses are float32 in any case.
+Losses that are no numbers are returned as they are: whose fault they are is the caller's to say (`Measured.finite`).
+Fails with ModelError where model and data do not fit each other, DataError where there are no samples, MachineFault
+(code "out-of-memory") where one sample does not fit into the device's memory.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Mapping
+import copy
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from p2pmarket.errors import ModelError
+from p2pmarket.appraisal.losses import LOSSES, METRICS, Measured, losses_of, metrics_of
+from p2pmarket.appraisal.memory import MIB, Batches, is_out_of_memory, out_of_memory
+from p2pmarket.appraisal.precision import (
+    EXACT,
+    PRECISIONS,
+    TOLERANCE,
+    Choice,
+    Format,
+    distance,
+    fastest,
+    formats,
+    has_convolutions,
+)
+from p2pmarket.errors import DataError, MachineFault, ModelError
 
-LOSSES = ("cross_entropy", "mse")
-METRICS = ("accuracy", "loss")
+__all__ = ["LOSSES", "METRICS", "Evaluator", "Measured", "evaluators_for"]
 
+MEMORY_MIB = 1024
+"""Memory for activations. More makes no model faster on a CPU, and little on a CUDA device."""
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """What each sample gave, on the CPU in float64."""
-
-    losses: Tensor
-    """(N,)"""
-    metrics: Tensor
-    """(N,) correct or not for accuracy (a fraction where a sample has many targets); the loss itself for loss."""
-
-    @property
-    def loss(self) -> float:
-        """Mean loss."""
-        return float(self.losses.mean())
-
-    @property
-    def metric(self) -> float:
-        """Mean metric."""
-        return float(self.metrics.mean())
+_STACKED_PARAMETERS = 1_000_000
+"""Models up to this size, without convolutions, spend their time in launching: several sets of parameters go in one."""
+_MEASURED_SAMPLES = 8
+"""Samples on which the activations' size is measured."""
+_PROBE_SAMPLES = 512
+_PROBE_IMAGES = 16
+"""Samples on which formats are timed and compared; a convolutional model is slow enough for few."""
 
 
 class Evaluator:
     """Evaluates parameters in `model`, which it takes over: moved to the device and set to evaluation."""
 
     def __init__(
-        self, model: nn.Module, *, loss: str, metric: str, device: str = "auto", batch_size: int = 1024
+        self,
+        model: nn.Module,
+        *,
+        loss: str,
+        metric: str,
+        device: str = "auto",
+        batch_size: int = 1024,
+        precision: str = "auto",
+        memory_mib: int = MEMORY_MIB,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`device`: "auto" is cuda where there is one; else a torch device's name.
 
-        :raises ModelError: an unknown loss, metric or device, or accuracy without classes
+        :param batch_size: samples at a time, at most; fewer where their activations need more than `memory_mib`
+        :param precision: for `exact=False`: "auto", "float32" or "bfloat16", which is still checked against float32
+        :param clock: seconds, to time formats
+        :raises ModelError: an unknown loss, metric, precision or device, or accuracy without classes
         """
-        if loss not in LOSSES or metric not in METRICS:
+        if loss not in LOSSES or metric not in METRICS or precision not in PRECISIONS:
             raise ModelError(
-                f"loss {loss!r} with metric {metric!r}: choose a loss of {', '.join(LOSSES)} "
-                f"and a metric of {', '.join(METRICS)}"
+                f"loss {loss!r} with metric {metric!r} in {precision!r}: choose a loss of {', '.join(LOSSES)}, "
+                f"a metric of {', '.join(METRICS)} and a precision of {', '.join(PRECISIONS)}"
             )
         if loss == "mse" and metric == "accuracy":
             raise ModelError("the metric accuracy needs classes; with the loss mse choose the metric loss")
@@ -66,41 +87,129 @@ class Evaluator:
             self._model = model.to(self.device).eval().requires_grad_(False)
         except (RuntimeError, AssertionError) as reason:
             raise ModelError(f"device {device!r} cannot be used: {str(reason).splitlines()[0]}") from None
+        if self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # torch's default would make exact losses 10-bit ones
         self._loss = loss
         self._metric = metric
-        self._batch_size = batch_size
+        self._batches = Batches(self.device, batch_size, memory_mib)
+        self._precision = precision
+        self._clock = clock
+        self._formats = formats(self._model, precision)
+        self._convolutions = has_convolutions(self._model)
+        size = sum(parameter.numel() for parameter in self._model.parameters())
+        self._stacks = not self._convolutions and size <= _STACKED_PARAMETERS
+        self._fastest: Choice | None = None
+        self._choice: Choice | None = None
         self._norms = {
             name: module
             for name, module in self._model.named_modules()
             if isinstance(module, _BatchNorm) and module.track_running_stats
         }
 
+    @property
+    def precision(self) -> str:
+        """What `exact=False` uses and why, for a status line."""
+        return "not probed yet" if self._choice is None else str(self._choice)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples that fit at a time, as far as is known."""
+        return self._batches.size
+
+    @property
+    def peak_mib(self) -> float:
+        """Most memory used: the device's count for this program on CUDA, an estimate of the activations on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / MIB
+        return self._batches.peak / MIB
+
     def place(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors on the evaluator's device."""
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
-    def measure(self, tensors: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Measured:
+    def measure(
+        self, tensors: Mapping[str, Tensor], inputs: Tensor, targets: Tensor, *, exact: bool = True
+    ) -> Measured:
         """Loss and metric of every sample with these parameters; all on the evaluator's device.
+
+        :param exact: False for losses that only choose: in the fastest format, see `calibrate`
+        :raises ModelError: the model cannot take the data
+        :raises DataError: no samples, or not as many targets
+        :raises MachineFault: out of memory with a single sample
+        """
+        self._check(inputs, targets)
+        form = EXACT if exact else self._format(tensors, inputs, targets)
+        ready = form.of_all(tensors)
+
+        def row(batch: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+            return self._row(self._call(ready, form.of(batch)), wanted)
+
+        with torch.inference_mode():
+            self._batches.fit(lambda few: self._call(ready, form.of(few)), inputs)
+            parts = list(self._batches.over(row, inputs, targets))
+        return Measured(*(torch.cat(column).double().cpu() for column in zip(*parts, strict=True)))
+
+    def measure_many(
+        self, parameter_sets: Sequence[Mapping[str, Tensor]], inputs: Tensor, targets: Tensor, *, exact: bool = True
+    ) -> list[Measured]:
+        """`measure` of each set of parameters; a small model without convolutions takes them all in one pass.
+
+        Losses differ from those of `measure` by rounding only. Parameters as for `measure`.
+        """
+        if self._stacks and len(parameter_sets) > 1:
+            self._check(inputs, targets)
+            form = EXACT if exact else self._format(parameter_sets[0], inputs, targets)
+            try:
+                return self._stacked(parameter_sets, inputs, targets, form)
+            except (RuntimeError, ValueError, TypeError, MachineFault):
+                # Code that cannot be batched, or no memory for many; where the data do not fit, measure says so.
+                self._stacks = False
+        return [self.measure(tensors, inputs, targets, exact=exact) for tensors in parameter_sets]
+
+    def calibrate(self, tensors: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> str:
+        """Checks the fastest format against float32 on the first samples with these parameters; returns `precision`.
+
+        Worth a call for every new snapshot: one whose losses do not survive rounding is then searched in float32, until
+        the next call. The first call, or the first use, times the formats as well.
 
         :raises ModelError: the model cannot take the data
         """
-        losses, metrics = [], []
-        with torch.inference_mode():
-            for batch, wanted in zip(
-                torch.split(inputs, self._batch_size), torch.split(targets, self._batch_size), strict=True
-            ):
-                outputs = self._call(tensors, batch)
-                loss = self._losses(outputs, wanted)
-                losses.append(loss)
-                metrics.append(self._metrics(outputs, wanted, loss))
-        return Measured(torch.cat(losses).double().cpu(), torch.cat(metrics).double().cpu())
+        self._check(inputs, targets)
+        count = min(_PROBE_IMAGES if self._convolutions else _PROBE_SAMPLES, self.batch_size, len(inputs))
+        sample, wanted = inputs[:count], targets[:count]
+
+        def run(form: Format) -> Tensor:
+            with torch.inference_mode():
+                outputs = self._call(form.of_all(tensors), form.of(sample))
+                return losses_of(self._loss, outputs, wanted).double().cpu()
+
+        try:
+            if self._fastest is None:
+                self._choice = self._fastest = fastest(
+                    run, self._formats, forced=self._precision == "bfloat16", clock=self._clock
+                )
+            elif self._fastest.format.dtype != torch.float32:
+                away = distance(run(EXACT), run(self._fastest.format))
+                refused = Choice(EXACT, f"in {self._fastest.format} the losses are off by {away:.1%}")
+                self._choice = self._fastest if away <= TOLERANCE else refused
+        except Exception as reason:
+            if not is_out_of_memory(reason):
+                raise
+            self._choice = Choice(EXACT, "no memory to compare formats")
+        return self.precision
 
     def mean_loss(self, tensors: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of one batch, a scalar on the device that can be differentiated with respect to `tensors`.
 
         :raises ModelError: the model cannot take the data
+        :raises MachineFault: out of memory
         """
-        return self._losses(self._call(tensors, inputs), targets).mean()
+        try:
+            return losses_of(self._loss, self._call(tensors, inputs), targets).mean()
+        except (RuntimeError, MemoryError) as reason:
+            if is_out_of_memory(reason):
+                raise out_of_memory(self.device, len(inputs)) from reason
+            raise
 
     def has_statistics(self) -> bool:
         """Whether the model has BatchNorm layers with running statistics."""
@@ -112,8 +221,21 @@ class Evaluator:
         """The tensors with BatchNorm's running means and variances, those in `names`, computed anew on `inputs`.
 
         Merged linearly they describe neither model: the merged activations vary less than the buffers say (variance
-        collapse, Jordan et al. 2022, "REPAIR", section 3).
+        collapse, Jordan et al. 2022, "REPAIR", section 3). During a search a part of the data is enough
+        (`line_search.STATISTICS_SAMPLES`).
+
+        :raises ModelError: the model cannot take the data
+        :raises MachineFault: out of memory with a single sample
         """
+        wanted = {f"{name}.{part}" for name in self._norms for part in ("running_mean", "running_var")} & set(names)
+        while True:
+            try:
+                fresh = self._fresh_statistics(tensors, inputs)
+                return {**tensors, **{name: fresh[name] for name in wanted}}
+            except (RuntimeError, MemoryError) as reason:
+                self._batches.halve(reason, min(self.batch_size, len(inputs)))
+
+    def _fresh_statistics(self, tensors: Mapping[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
         fresh = dict(tensors)
         for name, module in self._norms.items():
             fresh[f"{name}.running_mean"] = torch.zeros_like(tensors[f"{name}.running_mean"])
@@ -125,21 +247,58 @@ class Evaluator:
             for module in self._norms.values():
                 module.momentum = None  # a plain mean over the batches
             with torch.no_grad():
-                for batch in torch.split(inputs, self._batch_size):
-                    self._call(fresh, batch)
+                for batch in torch.split(inputs, self.batch_size):
+                    if len(batch) > 1 or len(inputs) == 1:  # one sample left over has no variance
+                        self._call(fresh, batch)
         finally:
             for name, module in self._norms.items():
                 module.momentum = momenta[name]
                 module.eval()
-        wanted = {f"{name}.{part}" for name in self._norms for part in ("running_mean", "running_var")} & set(names)
-        return {**tensors, **{name: fresh[name] for name in wanted}}
+        return fresh
+
+    def _check(self, inputs: Tensor, targets: Tensor) -> None:
+        if len(inputs) == 0 or len(inputs) != len(targets):
+            raise DataError(
+                f"there are {len(inputs)} inputs and {len(targets)} targets to measure on; expected as many, and some"
+            )
+
+    def _format(self, tensors: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Format:
+        if self._choice is None:
+            self.calibrate(tensors, inputs, targets)
+        assert self._choice is not None
+        return self._choice.format
+
+    def _stacked(
+        self, sets: Sequence[Mapping[str, Tensor]], inputs: Tensor, targets: Tensor, form: Format
+    ) -> list[Measured]:
+        ready = {name: torch.stack([form.of(tensors[name]) for tensors in sets]) for name in sets[0]}
+
+        def rows(batch: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = torch.func.vmap(
+                lambda tensors: torch.func.functional_call(self._model, tensors, (form.of(batch),))
+            )(ready)
+            if not isinstance(outputs, Tensor) or outputs.ndim < 2 or outputs.shape[1] != len(batch):
+                raise ValueError("no row for every sample")
+            losses, metrics = self._row(outputs.flatten(0, 1), wanted.repeat(len(sets), *[1] * (wanted.ndim - 1)))
+            return losses.reshape(len(sets), -1), metrics.reshape(len(sets), -1)
+
+        with torch.inference_mode():
+            one = form.of_all(sets[0])
+            self._batches.fit(lambda few: self._call(one, form.of(few)), inputs)
+            parts = list(self._batches.over(rows, inputs, targets, copies=len(sets)))
+        losses, metrics = (torch.cat(column, 1).double().cpu() for column in zip(*parts, strict=True))
+        return [Measured(*pair) for pair in zip(losses, metrics, strict=True)]
+
+    def _row(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        losses = losses_of(self._loss, outputs, targets)
+        return losses, metrics_of(self._metric, outputs, targets, losses)
 
     def _call(self, tensors: Mapping[str, Tensor], batch: Tensor) -> Tensor:
         try:
             outputs = torch.func.functional_call(self._model, dict(tensors), (batch,))
-        except torch.cuda.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, TypeError, IndexError) as reason:
+            if is_out_of_memory(reason):
+                raise
             raise ModelError(
                 f"the model cannot take validation inputs of {batch.dtype} and shape (N, "
                 f"{', '.join(map(str, batch.shape[1:]))}): {str(reason).splitlines()[0]}"
@@ -148,27 +307,15 @@ class Evaluator:
             raise ModelError("the model does not return one tensor with a row for every sample")
         return outputs
 
-    def _losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        if self._loss == "mse":
-            if outputs.numel() != targets.numel():
-                raise ModelError(
-                    f"the model returns the shape {tuple(outputs.shape)} for targets of shape {tuple(targets.shape)}"
-                )
-            return (outputs.float() - targets.reshape(outputs.shape)).square().flatten(1).mean(1)
-        fits = outputs.ndim >= 2 and targets.shape == (outputs.shape[0], *outputs.shape[2:])
-        if not fits or targets.dtype != torch.int64:
-            raise ModelError(
-                f"cross_entropy needs integer targets and outputs (N, classes, ...); the model returns "
-                f"{tuple(outputs.shape)} for targets of {targets.dtype} and shape {tuple(targets.shape)}"
-            )
-        if int(targets.max()) >= outputs.shape[1] or int(targets.min()) < 0:
-            raise ModelError(
-                f"the validation data has classes {int(targets.min())} ... {int(targets.max())}; "
-                f"the model knows 0 ... {outputs.shape[1] - 1}"
-            )
-        return functional.cross_entropy(outputs.float(), targets, reduction="none").reshape(len(targets), -1).mean(1)
 
-    def _metrics(self, outputs: Tensor, targets: Tensor, losses: Tensor) -> Tensor:
-        if self._metric == "loss":
-            return losses
-        return (outputs.argmax(1) == targets).float().reshape(len(targets), -1).mean(1)
+def evaluators_for(model: nn.Module, *, device: str = "auto", **options: Any) -> tuple[Evaluator, ...]:
+    """One evaluator for each CUDA device, with a copy of the model each; a single one where `device` names one.
+
+    Each belongs to one thread, so that a worker for each device can appraise pairs of its own.
+
+    :param options: those of `Evaluator`
+    """
+    if device == "auto" and torch.cuda.device_count() > 1:
+        places = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        return tuple(Evaluator(copy.deepcopy(model), device=place, **options) for place in places)
+    return (Evaluator(model, device=device, **options),)

@@ -1,0 +1,205 @@
+"""The best point of the line between two models, with few samples and few points.
+
+Knows: functions of one number, sampled. Refuses to know: models, merges, devices: the caller's function gives the
+losses. Deterministic; draws nothing. The line need not have one minimum only (there may be a barrier between two
+models), so a grid comes first and only then a refinement between the best point's neighbours. Every choice on a part of
+the samples is a paired one, so that a hard sample is hard for all points alike.
+Fails with nothing of its own: losses that are no numbers count as infinite.
+
+One search serves both directions of a pair: the line from the seller to the buyer holds the same models, and what is
+alpha in one direction is 1 - alpha in the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+LossesAt = Callable[[Sequence[float], int, int], list[Tensor]]
+"""(alphas, start, stop) -> for each alpha the losses (stop - start,), float64 on the CPU, of the samples start ... stop
+of one fixed random order. A sample is asked for at most once for each alpha."""
+
+STAGES = (128, 512, 2048)
+"""Samples after which points that are clearly worse are dropped. The last one below all is where refinement happens."""
+STATISTICS_SAMPLES = 512
+"""Samples enough to reset a candidate's BatchNorm statistics during the search; the final model deserves all."""
+
+_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+_CLEARLY = 3.0
+"""Standard errors of the paired difference beyond which a point is dropped: one drop in 700 is wrong by chance."""
+_TOLERANCE = 5e-5
+"""A refinement that promises less than this part of the loss is not tried."""
+_CLOSE = 0.06
+"""Points nearer than this tell little about the curve: the loss of a rounded model is rough at that scale."""
+_STEPS = 6
+"""Refinements at most on a part of the samples, and again on all."""
+_GOLDEN = (3 - math.sqrt(5)) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class LineMinimum:
+    """Where the mean loss over all samples is least, among the points that were tried on all."""
+
+    alpha: float
+    losses: Tensor
+    """(samples,) at alpha."""
+    tried: tuple[float, ...]
+    """Every point looked at, in ascending order."""
+    evaluations: int
+    """Losses asked for: one for each sample and point."""
+
+    @property
+    def loss(self) -> float:
+        """Mean loss at alpha."""
+        return float(self.losses.mean())
+
+
+def search_line(
+    losses_at: LossesAt, samples: int, *, low: float = 0.0, high: float = 1.0, stages: Sequence[int] = STAGES
+) -> LineMinimum:
+    """The point of [low, high] with the least mean loss; ties go to the point nearest to 0.
+
+    The grid 0, 1/4, ... 1 (and `low` and `high`, where they lie outside) races on growing parts of the samples: what is
+    worse than the best by more than three standard errors of the paired differences is dropped. Then a bounded
+    refinement in Brent's manner inside the best point's bracket, on the largest part below all: parabolas through three
+    known points, golden sections where those mislead. The winner, and rivals from other valleys that were not beaten
+    clearly, are measured on all samples; a last parabola takes its curvature from the part and its slope from all. 0
+    and 1 are always in the race.
+
+    :param samples: how many there are
+    """
+    if samples < 1 or not low <= 0.0 < 1.0 <= high:
+        raise ValueError("a line search needs a sample, and bounds around 0 ... 1")
+    race = _Race(losses_at, low, high)
+    alive: Collection[float] = sorted({low, *_GRID, high})
+    parts = [stage for stage in sorted(stages) if 2 * stage <= samples] or [samples]
+    for part in parts:
+        race.extend(alive, part)
+        alive = race.not_clearly_worse(alive, part)
+    race.refine(parts[-1])
+    if parts[-1] < samples:
+        race.finals(alive, parts[-1], samples)
+        race.refine(samples)
+    best = race.best(samples)
+    return LineMinimum(best, race.losses[best], tuple(sorted(race.losses)), sum(map(len, race.losses.values())))
+
+
+class _Race:
+    """Points and the losses known of each, on a prefix of the samples."""
+
+    def __init__(self, losses_at: LossesAt, low: float, high: float) -> None:
+        self.losses: dict[float, Tensor] = {}
+        self._losses_at = losses_at
+        self._low = low
+        self._high = high
+
+    def extend(self, alphas: Iterable[float], count: int) -> None:
+        """Knows `count` losses of each of `alphas`; asks for several points at a time where it can."""
+        missing: dict[int, list[float]] = {}
+        for alpha in alphas:
+            known = len(self.losses.get(alpha, ()))
+            if known < count:
+                missing.setdefault(known, []).append(alpha)
+        for known, group in missing.items():
+            for alpha, losses in zip(group, self._losses_at(group, known, count), strict=True):
+                self.losses[alpha] = torch.cat([self.losses[alpha], losses]) if known else losses
+
+    def mean(self, alpha: float, count: int) -> float:
+        mean = float(self.losses[alpha][:count].mean())
+        return mean if math.isfinite(mean) else math.inf
+
+    def best(self, count: int) -> float:
+        """Of the points known on `count` samples."""
+        known = [alpha for alpha, losses in self.losses.items() if len(losses) >= count]
+        return min(known, key=lambda alpha: (self.mean(alpha, count), abs(alpha), alpha))
+
+    def not_clearly_worse(self, alphas: Iterable[float], count: int) -> list[float]:
+        best = self.best(count)
+        return [alpha for alpha in alphas if alpha == best or not self._clearly_worse(alpha, best, count)]
+
+    def _clearly_worse(self, alpha: float, best: float, count: int) -> bool:
+        differences = self.losses[alpha][:count] - self.losses[best][:count]
+        mean = float(differences.mean())
+        if not math.isfinite(mean):
+            return math.isfinite(self.mean(best, count))
+        error = float(differences.std(correction=1)) / math.sqrt(count) if count > 1 else math.inf
+        return mean > _CLEARLY * error
+
+    def refine(self, count: int) -> None:
+        """Tries points between the best one's neighbours while a parabola promises to be worth it."""
+        for _ in range(_STEPS):
+            best = self.best(count)
+            if math.isinf(self.mean(best, count)):
+                return
+            proposed = self._proposal(best, count)
+            if proposed is None:
+                return
+            self.extend([proposed], count)
+
+    def finals(self, alive: Iterable[float], part: int, samples: int) -> None:
+        """Everything that may still win, on all samples, and one point beside the best to know the slope there."""
+        best = self.best(part)
+        left, right = self._neighbours(best)
+        near = [alpha for alpha in (left, right) if alpha is not None and math.isfinite(self.mean(alpha, part))]
+        beside = sorted(near, key=lambda alpha: (abs(alpha - best) < _CLOSE / 2, abs(alpha - best)))[:1]
+        inside = (best if left is None else left, best if right is None else right)
+        rivals = [alpha for alpha in self.not_clearly_worse(alive, part) if not inside[0] <= alpha <= inside[1]]
+        self.extend([best, *beside, *rivals], samples)
+
+    def _neighbours(self, best: float) -> tuple[float | None, float | None]:
+        return (
+            max((alpha for alpha in self.losses if alpha < best), default=None),
+            min((alpha for alpha in self.losses if alpha > best), default=None),
+        )
+
+    def _proposal(self, best: float, count: int) -> float | None:
+        """The next point to try, None where nothing is promised."""
+        left, right = self._neighbours(best)
+        if left is None or right is None:
+            # An end is best: one look inside, since a dip narrower than the grid's first step may hide there.
+            near = right if left is None else left
+            assert near is not None
+            step = (near - best) * _GOLDEN
+            return best + step if abs(near - best) > 2 * _CLOSE else None
+        below, above = self._rise(left, best, count), self._rise(right, best, count)
+        ahead, behind = right - best, best - left
+        wide = min(ahead, behind) > 2 * _CLOSE
+        golden = best + _GOLDEN * ahead if ahead > behind else best - _GOLDEN * behind
+        if not (math.isfinite(below) and math.isfinite(above)):
+            return golden if max(ahead, behind) > _CLOSE else None
+        # The parabola through (-behind, below), (0, 0), (ahead, above): curvature * x^2 + slope * x
+        curvature = (above / ahead + below / behind) / (ahead + behind)
+        slope = above / ahead - curvature * ahead
+        if not curvature > 0:
+            return golden if wide else None
+        shift = -slope / (2 * curvature)
+        promise = slope * slope / (4 * curvature)
+        if wide:
+            # Once, however little is promised: a parabola a quarter wide is blind to a lopsided valley.
+            shift = math.copysign(max(abs(shift), _CLOSE), shift)
+        elif promise < _TOLERANCE * abs(self.mean(best, count)):
+            return None
+        proposed = min(max(best + shift, left), right)
+        return None if min(abs(proposed - alpha) for alpha in self.losses) < 1e-3 else proposed
+
+    def _rise(self, alpha: float, best: float, count: int) -> float:
+        """Mean loss at alpha above that at best, on `count` samples: where alpha is known on fewer, by those, with the
+        slope corrected by a point that is known on all."""
+        known = min(len(self.losses[alpha]), count)
+        rise = self._difference(alpha, best, known)
+        if known == count:
+            return rise
+        witnesses = [other for other in self._neighbours(best) if other is not None and other != alpha]
+        for other in witnesses:
+            if len(self.losses[other]) >= count:
+                drift = self._difference(other, best, count) - self._difference(other, best, known)
+                rise += drift / (other - best) * (alpha - best)
+        return rise if rise > 0 else 0.0
+
+    def _difference(self, alpha: float, best: float, count: int) -> float:
+        mean = float((self.losses[alpha][:count] - self.losses[best][:count]).mean())
+        return mean if math.isfinite(mean) else math.inf
