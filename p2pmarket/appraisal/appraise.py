@@ -1,12 +1,9 @@
 """One (buyer, seller) pair appraised: align, merge, choose on SELECT, measure on REPORT what would be delivered.
 
-Knows: the order of these steps. Refuses to know: peers, prices, files. Everything is chosen on SELECT; REPORT is looked
-at once, at the end, and changes nothing but the numbers told.
-
-An agent whose data are not the broker's is overconfident there, and merging it with anything, zeros and noise
-included, lowers its cross entropy: the merge is smaller, hence calmer. That is worth nothing that a seller knows, so a
-merge that helps counts only if it beats the buyer's own parameters, scaled down as far as is best, beyond chance.
-Fails with BadSnapshot where parameters give losses that are no numbers, ModelError where things do not fit.
+Knows: the order of these steps. Refuses to know: peers, prices, files, how coefficients are found (plan), when a gain
+is the seller's merit (control). Everything is chosen on SELECT; REPORT is looked at once, at the end, and changes
+nothing but the numbers told.
+Fails with BadSnapshot where parameters hold or give what is no number, ModelError where things do not fit.
 """
 
 from __future__ import annotations
@@ -18,25 +15,22 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from p2pmarket.alignment import Permutations, PermutationSpec, apply, is_identity, match
-from p2pmarket.appraisal.coefficients import search
+from p2pmarket.alignment import Permutations, PermutationSpec, match
+from p2pmarket.appraisal.bench import Bench
+from p2pmarket.appraisal.control import beats_controls
 from p2pmarket.appraisal.evaluator import Evaluator
-from p2pmarket.appraisal.gain import NO_GAIN, paired_gain
-from p2pmarket.appraisal.merging import merge, mergeable
+from p2pmarket.appraisal.gain import ClassGain, TaskGain, measured_gain
+from p2pmarket.appraisal.merging import Coefficients
+from p2pmarket.appraisal.plan import MergePlan, Progress, candidates, choose
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.errors import BadSnapshot
+from p2pmarket.parameters import check_finite
 
 Codec = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 """Tensors -> what the buyer will decode."""
-Progress = Callable[[str, float], None]
-"""Called with what is being done, in words, and the finished part, 0 ... 1."""
 
-
-_MARGIN = 0.25
-"""How much further than the control a merge must come, as a part of what the control gained (or, where that is less,
-of the loss it left: a control that gains nearly everything must leave room to beat it). On digits, of 192 sellers
-without knowledge (fresh, normal or shuffled weights) 156 passed without a control, 44 at a margin of 0, 7 at 0.25; of
-24 true ones 19, 18 and 13 (before the rule in brackets). docs/decisions/0007-control.md"""
+_LEAST = 0.001
+"""A purchase's smallest weight: 0 says that there is none, also where learned coefficients have a mean below it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +38,12 @@ class Appraisal:
     """What one purchase would bring the buyer, and the very parameters that were measured."""
 
     alpha: float
-    """Purchased weight: the seller's portion. 0: no merge helps, and nothing would be delivered."""
+    """Purchased weight: the seller's portion, 0 ... 1; the mean over all numbers bought where there are many
+    coefficients. 0: no merge helps, and nothing would be delivered."""
     alignment: str
     """Which alignment won on SELECT: "identity" or "weights"."""
+    plan: MergePlan
+    """What was found on SELECT, whether or not it is a purchase."""
     loss_before: float
     """Mean loss of the buyer's own parameters on REPORT."""
     loss_after: float
@@ -58,25 +55,36 @@ class Appraisal:
     confidence: float
     metric_before: float
     metric_after: float
+    per_class: tuple[ClassGain, ...]
+    """On REPORT; empty where targets are not one class a sample."""
     samples: int
     """Samples in REPORT."""
     delivered: Mapping[str, Tensor]
     """What the buyer would load over its own parameters: on the CPU, as decoded. Empty where alpha is 0."""
     left_out: tuple[str, ...]
     """Names of the buyer's tensors that are not part of the purchase."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Candidate:
-    alignment: str
-    seller: Mapping[str, Tensor]
-    alpha: float
-    losses: Tensor
-    """(S,) on SELECT, at alpha."""
+    reason: str
+    """Why nothing would be delivered, in words; empty where something would be."""
 
     @property
-    def loss(self) -> float:
-        return float(self.losses.mean())
+    def granularity(self) -> str:
+        """How many coefficients the delivery has: "none", "model" (one), "tensor", "row"."""
+        return self.plan.granularity if self.delivered else "none"
+
+    @property
+    def relative_gain(self) -> float:
+        """gain / loss_before: the paper's gain, section 3.3; 0 where nothing is left to gain."""
+        return self.gain / self.loss_before if self.loss_before > 0 else 0.0
+
+    @property
+    def verdict(self) -> str:
+        """The result in one sentence."""
+        if not self.delivered:
+            return f"no gain: {self.reason}"
+        interval = f"{self.low:.4g} ... {self.high:.4g} at {self.confidence:.0%} confidence on {self.samples} samples"
+        if self.low <= 0:
+            return f"no gain beyond chance: the loss changes by {-self.gain:.4g} (gain {interval})"
+        return f"gain: the loss falls by {self.gain:.4g} ({self.relative_gain:.0%}; {interval})"
 
 
 def align_pair(
@@ -101,119 +109,120 @@ def appraise(
     confidence: float,
     seed: int,
     alignment: Permutations | None = None,
+    plan: MergePlan | None = None,
+    granularity: str = "auto",
     progress: Progress = lambda doing, done: None,
 ) -> Appraisal:
     """Appraises what `buyer` would gain from `seller`'s parameters. Equal inputs give equal results.
 
-    `alignment` is `align_pair`'s, where the caller has it already. `encode_decode` is the delivery codec's round trip:
-    what is measured is what the buyer will decode.
+    `alignment` is `align_pair`'s, where the caller has it already; `plan` is `plan_merge`'s or `reverse`'s, made with
+    that alignment. `encode_decode` is the delivery codec's round trip: what is measured is what the buyer will decode.
+    `granularity` is the finest that may be used; "auto" is what the data can bear.
 
-    :raises BadSnapshot: a loss that is not finite
-    :raises ModelError: model, spec, data or codec do not fit the parameters
+    :raises BadSnapshot: a value or a loss that is not finite
+    :raises ModelError: model, spec, data, plan or codec do not fit the parameters
     """
-    progress("aligning", 0.0)
-    if alignment is None:
-        alignment = align_pair(spec, buyer, seller, seed=seed)
-    names = mergeable(buyer, seller, tradable)
-    left_out = tuple(sorted(buyer.keys() - set(names)))
-    bench = _Bench(evaluator, validation, buyer, names)
+    _check(buyer, "buyer")
+    _check(seller, "seller")
+    bench = Bench(evaluator, validation, buyer, seller, tradable, seed=seed)
     before = bench.on_select(bench.buyer)
     if not math.isfinite(float(before.mean())):
         raise BadSnapshot("the buyer's parameters give a loss that is not a number on the validation data")
-    sellers = {"control": {name: torch.zeros_like(buyer[name]) for name in names}, "identity": seller}
-    if spec is not None and alignment is not None and not is_identity(alignment):
-        sellers["weights"] = apply(spec, alignment, seller)
-    candidates: dict[str, _Candidate] = {}
-    for label, aligned in sellers.items():
-        progress(f"searching ({label})", 0.1 + 0.7 * len(candidates) / len(sellers))
-        candidates[label] = bench.search(label, aligned)
-    control = candidates.pop("control")
-    best = min(candidates.values(), key=lambda candidate: candidate.loss)  # a tie goes to the identity
-
+    progress("aligning", 0.0)
+    if alignment is None:
+        alignment = align_pair(spec, buyer, seller, seed=seed)
+    sellers = candidates(bench, spec, alignment, seller)
+    if plan is None:
+        plan = choose(
+            bench,
+            sellers,
+            granularity=granularity,
+            seed=seed,
+            progress=lambda doing, done: progress(doing, 0.1 + 0.5 * done),
+        )
+    plan.check_fits(bench.shapes(), sellers)
+    progress("comparing with the controls", 0.6)
     delivered: dict[str, Tensor] = {}
-    if best.alpha > 0:
-        merged = bench.merged(best.seller, best.alpha)
-        delivered = encode_decode({name: merged[name].cpu() for name in names})
+    reason = _reason(bench, plan)
+    if not reason:
+        merged = bench.merged(sellers[plan.alignment], plan.coefficients)
+        delivered = encode_decode({name: merged[name].cpu() for name in bench.names})
         after = bench.on_select({**bench.buyer, **evaluator.place(delivered)})
-        if not _helps(before, control, after, confidence):
-            delivered = {}
-    progress("measuring", 0.8)
-    appraisal = _report(bench, best, delivered, confidence, left_out)
+        if not float(after.mean()) < float(before.mean()):
+            reason = "the best merge found does not lower the loss"
+        elif not beats_controls(bench, sellers["identity"], after, plan.granularity, confidence, seed=seed):
+            reason = "the merge is not better than what the buyer's own parameters reach without the seller's knowledge"
+    progress("measuring", 0.9)
+    appraisal = _report(bench, plan, {} if reason else delivered, confidence, reason)
     progress("done", 1.0)
     return appraisal
 
 
-class _Bench:
-    """The buyer's parameters and the validation data on the evaluator's device."""
+def gain_on(
+    evaluator: Evaluator,
+    validation: Validation,
+    buyer: Mapping[str, Tensor],
+    delivered: Mapping[str, Tensor],
+    confidence: float,
+) -> TaskGain:
+    """What the same delivery changes on another task: its evaluator, its REPORT data.
 
-    def __init__(
-        self, evaluator: Evaluator, validation: Validation, buyer: Mapping[str, Tensor], names: Collection[str]
-    ) -> None:
-        self.evaluator = evaluator
-        self.validation = validation.to(evaluator.device)
-        self.buyer = evaluator.place(buyer)
-        self.names = names
-
-    def search(self, label: str, seller: Mapping[str, Tensor]) -> _Candidate:
-        """The best alpha for one alignment of the seller."""
-        placed = self.evaluator.place({name: seller[name] for name in self.names})
-        losses: dict[float, Tensor] = {}
-
-        def loss_at(alpha: float) -> float:
-            losses[alpha] = self.on_select(self.merged(placed, alpha))
-            return float(losses[alpha].mean())
-
-        alpha = search(loss_at)
-        return _Candidate(label, placed, alpha, losses[alpha])
-
-    def merged(self, seller: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-        """The merge at alpha, with BatchNorm statistics of its own; the buyer as it is at 0."""
-        tensors = merge(self.buyer, seller, alpha, self.names)
-        if alpha > 0 and self.evaluator.has_statistics():
-            return self.evaluator.reset_statistics(tensors, self.validation.select_inputs, self.names)
-        return tensors
-
-    def on_select(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """(S,) the losses on SELECT."""
-        return self.evaluator.measure(tensors, self.validation.select_inputs, self.validation.select_targets).losses
+    :raises BadSnapshot: a loss that is not finite
+    :raises ModelError: model and data do not fit the parameters
+    """
+    data = validation.to(evaluator.device)
+    own = evaluator.place(buyer)
+    before, after = (
+        evaluator.measure(tensors, data.report_inputs, data.report_targets)
+        for tensors in (own, {**own, **evaluator.place(delivered)})
+    )
+    return measured_gain(before, after, data.report_targets, confidence)
 
 
-def _helps(before: Tensor, control: _Candidate, after: Tensor, confidence: float) -> bool:
-    """Whether `after` is better than the buyer's `before`, and by well more than the control, beyond chance."""
-    if not float(after.mean()) < float(before.mean()):
-        return False
-    gained = before - control.losses
-    if control.alpha == 0.0 or not float(gained.mean()) > 0:
-        return True
-    room = min(1.0, control.loss / float(gained.mean()))
-    wanted = control.losses - _MARGIN * room * gained
-    return paired_gain(wanted, after, confidence).low > 0
+def _check(tensors: Mapping[str, Tensor], whose: str) -> None:
+    try:
+        check_finite(tensors)
+    except BadSnapshot as reason:
+        raise BadSnapshot(f"the {whose}'s {reason}") from None
+
+
+def _reason(bench: Bench, plan: MergePlan) -> str:
+    if not bench.names:
+        return "the two models have no tradable tensor of equal name, shape and type"
+    if plan.granularity == "none":
+        return "no merge on the way to the seller's parameters lowers the loss"
+    return ""
 
 
 def _report(
-    bench: _Bench, best: _Candidate, delivered: dict[str, Tensor], confidence: float, left_out: tuple[str, ...]
+    bench: Bench, plan: MergePlan, delivered: dict[str, Tensor], confidence: float, reason: str
 ) -> Appraisal:
     """Looks at REPORT, once for the buyer and once for what would be delivered."""
-    inputs, targets = bench.validation.report_inputs, bench.validation.report_targets
-    before = bench.evaluator.measure(bench.buyer, inputs, targets)
-    after, gain = before, NO_GAIN
-    if delivered:
-        after = bench.evaluator.measure({**bench.buyer, **bench.evaluator.place(delivered)}, inputs, targets)
-        gain = paired_gain(before.losses, after.losses, confidence)
-    if not all(map(math.isfinite, (before.loss, after.loss, gain.low, gain.high))):
-        raise BadSnapshot("the parameters give a loss that is not a number on the validation data")
+    before = bench.on_report(bench.buyer)
+    after = bench.on_report({**bench.buyer, **bench.evaluator.place(delivered)}) if delivered else before
+    found = measured_gain(before, after, bench.data.report_targets, confidence)
     return Appraisal(
-        alpha=best.alpha if delivered else 0.0,
-        alignment=best.alignment if delivered else "identity",
+        alpha=_portion(plan.coefficients, bench.buyer) if delivered else 0.0,
+        alignment=plan.alignment if delivered else "identity",
+        plan=plan,
         loss_before=before.loss,
         loss_after=after.loss,
-        gain=gain.mean,
-        low=gain.low,
-        high=gain.high,
+        gain=found.gain.mean,
+        low=found.gain.low,
+        high=found.gain.high,
         confidence=confidence,
-        metric_before=before.metric,
-        metric_after=after.metric,
+        metric_before=found.metric_before,
+        metric_after=found.metric_after,
+        per_class=found.per_class,
         samples=len(before.losses),
         delivered=delivered,
-        left_out=left_out,
+        left_out=tuple(sorted(bench.buyer.keys() - set(bench.names))),
+        reason=reason,
     )
+
+
+def _portion(coefficients: Coefficients, buyer: Mapping[str, Tensor]) -> float:
+    """The mean coefficient over all numbers bought, held within what a weight can be."""
+    sizes = {name: buyer[name].numel() for name in coefficients}
+    total = sum(float(coefficient.double().mean()) * sizes[name] for name, coefficient in coefficients.items())
+    return min(1.0, max(_LEAST, total / max(1, sum(sizes.values()))))

@@ -1,0 +1,208 @@
+"""How one pair is merged: an alignment and coefficients, all chosen on SELECT, and the same plan seen by the seller.
+
+Knows: which candidates there are and that samples decide which no gradient has seen. Refuses to know: REPORT, what
+the merge is worth, whether it beats a control (appraise). Equal inputs give equal plans.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from p2pmarket.alignment import Permutations, PermutationSpec, apply, inverse, is_identity, match
+from p2pmarket.appraisal.bench import Bench
+from p2pmarket.appraisal.coefficients import search
+from p2pmarket.appraisal.evaluator import Evaluator
+from p2pmarket.appraisal.learned import learn
+from p2pmarket.appraisal.merging import Coefficients
+from p2pmarket.appraisal.validation import Validation
+from p2pmarket.errors import ModelError
+
+GRANULARITIES = ("none", "model", "tensor", "row")
+"""From no purchase to one coefficient for each output row."""
+SAMPLES_PER_COEFFICIENT = {"tensor": 4.0, "row": 4.0}
+LOW, HIGH = -1.0, 2.0
+"""Bounds of learned coefficients. c and 1 - c are both inside, so that a plan can be seen from the other side."""
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done, in words, and the finished part, 0 ... 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MergePlan:
+    """What to do with a pair, without its tensors."""
+
+    alignment: str
+    """"identity" or "weights"."""
+    granularity: str
+    """One of GRANULARITIES. "none": every coefficient is 0, no merge helps."""
+    alpha: float
+    """The best single coefficient, whether or not more of them were better."""
+    coefficients: Coefficients
+    """For every tensor that is bought (without BatchNorm's statistics, which are computed anew)."""
+
+    def check_fits(self, shapes: Mapping[str, torch.Size], alignments: Collection[str]) -> None:
+        """:raises ModelError: the plan is of other tensors than these, or needs an alignment that is not there"""
+        fits = self.coefficients.keys() == shapes.keys() and all(
+            coefficient.shape in (torch.Size(), shapes[name][:1]) for name, coefficient in self.coefficients.items()
+        )
+        if not fits:
+            raise ModelError("the merge plan is of other tensors than this pair's; plan the pair anew")
+        if self.alignment not in alignments:
+            raise ModelError(f"the merge plan needs the alignment {self.alignment!r}, which was not given with it")
+
+
+def plan_merge(
+    evaluator: Evaluator,
+    validation: Validation,
+    spec: PermutationSpec | None,
+    buyer: Mapping[str, Tensor],
+    seller: Mapping[str, Tensor],
+    *,
+    tradable: Collection[str],
+    alignment: Permutations | None = None,
+    seed: int,
+    granularity: str = "auto",
+    low: float = LOW,
+    high: float = HIGH,
+    progress: Progress = lambda doing, done: None,
+) -> MergePlan:
+    """The best merge of the pair on SELECT. REPORT is not looked at.
+
+    :param alignment: `align_pair`'s, where the caller has it already
+    :param granularity: "auto", or the finest that may be used
+    :raises ModelError: model, spec and data do not fit each other, or an unknown granularity
+    """
+    bench = Bench(evaluator, validation, buyer, seller, tradable, seed=seed)
+    if alignment is None and spec is not None:
+        alignment = match(spec, buyer, seller, seed=seed)
+    sellers = candidates(bench, spec, alignment, seller)
+    return choose(bench, sellers, granularity=granularity, low=low, high=high, seed=seed, progress=progress)
+
+
+def candidates(
+    bench: Bench, spec: PermutationSpec | None, alignment: Permutations | None, seller: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Alignment's name -> the seller's tensors so aligned, on the device; the identity is always one."""
+    sellers = {"identity": bench.place(seller)}
+    if spec is not None and alignment is not None and not is_identity(alignment):
+        sellers["weights"] = bench.place(apply(spec, alignment, seller))
+    return sellers
+
+
+def choose(
+    bench: Bench,
+    sellers: Mapping[str, Mapping[str, Tensor]],
+    *,
+    granularity: str,
+    low: float = LOW,
+    high: float = HIGH,
+    seed: int,
+    progress: Progress = lambda doing, done: None,
+) -> MergePlan:
+    """The scalar search for every alignment, then coefficients learned for the better one; HELD decides."""
+    if granularity not in ("auto", *GRANULARITIES):
+        raise ModelError(f"unknown granularity {granularity!r}: choose auto, {', '.join(GRANULARITIES)}")
+    found: list[tuple[float, float, str]] = []
+    for index, (label, seller) in enumerate(sellers.items()):
+        progress(f"searching ({label})", index / (len(sellers) + 1))
+        found.append((*_scalar(bench, seller), label))
+    _, alpha, label = min(found, key=lambda one: one[0])  # a tie goes to the identity
+    seller = sellers[label]
+    options = {"none": _constant(bench, "model", 0.0)}
+    if granularity != "none":
+        options["model"] = _constant(bench, "model", alpha)
+        options["whole"] = _constant(bench, "model", 1.0)
+    progress("learning", len(sellers) / (len(sellers) + 1))
+    for fineness in _learnable(bench, granularity):
+        options[fineness] = learn(
+            lambda coefficients, batch: bench.learning_loss(seller, coefficients, batch),
+            lambda coefficients: bench.on_held(bench.merged(seller, coefficients)),
+            _constant(bench, fineness, alpha),
+            samples=len(bench.learn),
+            low=low,
+            high=high,
+            seed=seed,
+        )
+    losses = {name: _finite(bench.on_held(bench.merged(seller, option))) for name, option in options.items()}
+    best = min(losses, key=lambda name: losses[name])  # a tie goes to the coarser
+    if best == "none":
+        label = "identity"
+    return MergePlan(label, "model" if best == "whole" else best, alpha, options[best])
+
+
+def reverse(plan: MergePlan, spec: PermutationSpec | None, permutations: Permutations | None) -> MergePlan:
+    """The same merged function seen by the seller, who buys from the buyer: 1 - c, its rows in the seller's order.
+
+    Valid where every tensor of the model that is not a statistic or a counter is in the plan: what is not traded stays
+    each one's own, and two such merges are two functions.
+
+    :param permutations: those that brought the seller to the buyer; the other direction is aligned by their inverse
+    """
+    turned = {name: 1.0 - coefficient for name, coefficient in plan.coefficients.items()}
+    if plan.alignment != "identity" and spec is not None and permutations is not None:
+        rows = {name: coefficient for name, coefficient in turned.items() if coefficient.ndim}
+        turned.update(apply(_rows_of(spec, rows), inverse(spec, permutations), rows))
+    constant = {float(value) for coefficient in turned.values() for value in coefficient.reshape(-1)[:1]}
+    uniform = plan.granularity in ("none", "model")
+    granularity = "none" if uniform and constant == {0.0} else "model" if uniform else plan.granularity
+    return MergePlan(plan.alignment, granularity, 1.0 - plan.alpha, turned)
+
+
+def _rows_of(spec: PermutationSpec, rows: Collection[str]) -> PermutationSpec:
+    """The spec as it acts on vectors of one number a row: other axes are not there."""
+    return PermutationSpec(
+        tuple(
+            dataclasses.replace(
+                group,
+                members=tuple(
+                    member if member.axis == 0 else member._replace(tensor=f"{member.tensor} (not in rows)")
+                    for member in group.members
+                ),
+            )
+            for group in spec.classes
+        )
+    )
+
+
+def _scalar(bench: Bench, seller: Mapping[str, Tensor]) -> tuple[float, float]:
+    """(mean loss on SELECT, alpha) of the best single coefficient in [0, 1]."""
+    losses: dict[float, float] = {}
+
+    def loss_at(alpha: float) -> float:
+        losses[alpha] = float(bench.on_select(bench.merged(seller, alpha)).mean())
+        return losses[alpha]
+
+    alpha = search(loss_at)
+    return _finite(losses[alpha]), alpha
+
+
+def _learnable(bench: Bench, granularity: str) -> tuple[str, ...]:
+    """The granularities that there are enough samples for."""
+    samples = len(bench.data.select_targets)
+    return tuple(
+        fineness
+        for fineness in ("tensor", "row")
+        if GRANULARITIES.index(fineness) <= GRANULARITIES.index("row" if granularity == "auto" else granularity)
+        and samples >= SAMPLES_PER_COEFFICIENT[fineness] * count(bench, fineness)
+        and bench.free
+    )
+
+
+def count(bench: Bench, fineness: str) -> int:
+    """Free coefficients."""
+    return sum(coefficient.numel() for coefficient in _constant(bench, fineness, 0.0).values())
+
+
+def _constant(bench: Bench, fineness: str, alpha: float) -> dict[str, Tensor]:
+    return {
+        name: torch.full(bench.buyer[name].shape[:1] if fineness == "row" else (), alpha) for name in bench.free
+    }
+
+
+def _finite(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss
