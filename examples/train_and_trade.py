@@ -33,7 +33,7 @@ def train() -> None:
 
     with Agent.join(given.peers, market=given.market, state=given.state) as agent:
         # The market says which model it trades; one of your own will do if its tensors have the same names and shapes.
-        model = build_model(agent.terms.model, agent.terms.arguments(), allow_import=False)
+        model = build_model(agent.terms.model, agent.terms.arguments(agent.terms.tasks[0].name), allow_import=False)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
         for epoch in range(1, given.epochs + 1):
             for batch in torch.randperm(len(data)).split(32):

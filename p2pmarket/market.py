@@ -41,6 +41,8 @@ class Task(Record):
     name: Name
     loss: Annotated[str, OneOf(LOSSES)]
     metric: Annotated[str, OneOf(METRICS)]
+    model_arguments: Annotated[str, Bound(2, 4096)] = "{}"
+    """JSON object laid over the market's own: a head with other outputs, say. What still fits is traded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,18 +100,23 @@ class MarketTerms(Record):
         """Whether a purchase may change the tensor of that name."""
         return any(fnmatchcase(tensor, pattern) for pattern in self.tradable)
 
-    def arguments(self) -> dict[str, Any]:
-        """The built-in model's arguments.
+    def arguments(self, task: str) -> dict[str, Any]:
+        """The model's arguments for one of the tasks.
 
         :raises MalformedMessage: not a JSON object
         """
-        try:
-            arguments = json.loads(self.model_arguments)
-        except (ValueError, RecursionError):
-            arguments = None
-        if not isinstance(arguments, dict):
-            raise MalformedMessage("the terms' model_arguments are not a JSON object")
-        return arguments
+        own = self.task(task)
+        return {**_object(self.model_arguments), **(_object(own.model_arguments) if own else {})}
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise MalformedMessage("the terms' model_arguments are not a JSON object")
+    return arguments
 
 
 _SECTIONS: dict[str, dict[str, object]] = {
@@ -252,10 +259,15 @@ def _tasks(document: dict[str, Any]) -> tuple[Task, ...]:
     for table in tables:
         if not isinstance(table, dict):
             raise TermsError("write each task as a table of its own, under [[task]]")
-        wrong = sorted(set(table) ^ _TASK_KEYS)
+        wrong = sorted(set(table) - {"arguments"} ^ _TASK_KEYS)
         if wrong:
-            raise TermsError(f"[[task]] has exactly the keys name, loss and metric; see {wrong[0]!r}")
-    tasks = tuple(Task(**table) for table in tables)
+            raise TermsError(
+                f"[[task]] has the keys name, loss and metric, and arguments where its model differs; see {wrong[0]!r}"
+            )
+    tasks = tuple(
+        Task(table["name"], table["loss"], table["metric"], _json({"arguments": {}, **table}, "arguments"))
+        for table in tables
+    )
     if len({task.name for task in tasks}) < len(tasks):
         raise TermsError("two [[task]] tables have the same name")
     return tasks

@@ -87,8 +87,10 @@ class Welcome(Message):
     TYPE: ClassVar[str] = "welcome"
     terms: Signed
     """The broker's signed MarketTerms."""
-    schema: Signed
-    """The broker's signed Schema."""
+    schemas: Annotated[tuple[Signed, ...], Bound(1, 64)]
+    """The broker's signed Schemas, of every model that a task has."""
+    schema_of_task: Annotated[tuple[Annotated[int, Bound(0, 63)], ...], Bound(1, 64)]
+    """For each task of the terms, in their order: which of `schemas` its snapshots have."""
     keys: Signed
     """The broker's signed KeyStatement."""
     balance: Amount

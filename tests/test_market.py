@@ -191,14 +191,14 @@ def test_terms_answer_for_tasks_tensors_and_arguments() -> None:
     assert terms.task("all") == terms.tasks[0]
     assert terms.task("none") is None
     assert terms.is_tradable("a.weight") and not terms.is_tradable("b.weight")
-    assert terms.arguments() == {"widths": [64, 32]}
+    assert terms.arguments("all") == {"widths": [64, 32]}
 
 
 @pytest.mark.parametrize("text", ["[]", "{x", "[" * 4000])
 def test_a_brokers_arguments_are_an_object_or_refused(text: str) -> None:
     fields = {**vars(parse_terms(SMALLEST)), "model_arguments": text}
     with pytest.raises(MalformedMessage, match="JSON object"):
-        MarketTerms(**fields).arguments()
+        MarketTerms(**fields).arguments("all")
 
 
 def test_arguments_survive_the_wire() -> None:

@@ -63,7 +63,7 @@ def test_the_example_of_terms_shows_every_key() -> None:
 def test_the_example_of_terms_names_the_defaults_and_a_model_that_can_be_built() -> None:
     path = ROOT / "broker_node" / "market.example.toml"
     terms = load_terms(path)
-    build_model(terms.model, terms.arguments(), allow_import=False)
+    build_model(terms.model, terms.arguments(terms.tasks[0].name), allow_import=False)
     text = path.read_text()
     for section, keys in _SECTIONS.items():
         for key, default in keys.items():

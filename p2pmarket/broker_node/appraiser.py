@@ -24,7 +24,7 @@ from p2pmarket.market import MarketTerms
 from p2pmarket.messages import GainReport
 from p2pmarket.parameters.codecs import round_trip
 from p2pmarket.parameters.packing import digest_of, pack, read_manifest, unpack
-from p2pmarket.parameters.snapshot import schema_of, take_snapshot
+from p2pmarket.parameters.snapshot import take_snapshot
 from p2pmarket.parcel import Schema
 
 ALIGNMENTS_KEPT = 64
@@ -73,44 +73,41 @@ class Finding:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class TaskBench:
+    """What one task is measured with. Tasks may have different models: what is equal in them is traded."""
+
+    model: nn.Module
+    spec: PermutationSpec | None
+    evaluator: Evaluator
+    validation: Validation
+    schema: Schema
+
+
 class Appraiser:
     """Appraises pairs of snapshots of one market."""
 
-    def __init__(
-        self,
-        terms: MarketTerms,
-        model: nn.Module,
-        spec: PermutationSpec | None,
-        validations: Mapping[str, Validation],
-        *,
-        device: str,
-        seed: int,
-    ) -> None:
-        """:param validations: the SELECT and REPORT data of every task in the terms"""
+    def __init__(self, terms: MarketTerms, benches: Mapping[str, TaskBench], *, seed: int) -> None:
+        """:param benches: one for every task in the terms"""
         self._terms = terms
-        self._model = model
-        self._spec = spec
-        self._validations = validations
+        self._benches = benches
         self._seed = seed
-        self._evaluators = {
-            task.name: Evaluator(model, loss=task.loss, metric=task.metric, device=device) for task in terms.tasks
-        }
         self._alignments: dict[tuple[bytes, bytes], Permutations] = {}
-        self.schema: Schema = schema_of(model)
+        self.schemas = {task: bench.schema for task, bench in benches.items()}
 
     def self_test(self) -> None:
-        """Evaluates the fresh model on every task's data and proves the permutation spec on a few samples.
+        """Evaluates the fresh models on their tasks' data and proves the permutation specs on a few samples.
 
         :raises ModelError: model, data and spec do not fit each other
         """
-        tensors = take_snapshot(self._model)
-        for task, evaluator in self._evaluators.items():
-            data = self._validations[task].to(evaluator.device)
-            evaluator.measure(evaluator.place(tensors), data.select_inputs, data.select_targets)
-            evaluator.measure(evaluator.place(tensors), data.report_inputs, data.report_targets)
-        if self._spec is not None:
-            inputs = self._validations[self._terms.tasks[0].name].select_inputs[:SELF_TEST_SAMPLES]
-            verify_spec(self._model, self._spec, (inputs,), seed=self._seed)
+        for bench in self._benches.values():
+            evaluator, data = bench.evaluator, bench.validation.to(bench.evaluator.device)
+            tensors = evaluator.place(take_snapshot(bench.model))
+            evaluator.measure(tensors, data.select_inputs, data.select_targets)
+            evaluator.measure(tensors, data.report_inputs, data.report_targets)
+            if bench.spec is not None:
+                inputs = bench.validation.select_inputs[:SELF_TEST_SAMPLES]
+                verify_spec(bench.model, bench.spec, (inputs,), seed=self._seed)
 
     def check(self, path: Path, submission: Submission) -> None:
         """Reads a snapshot's parcel through: its digest, the market's names, shapes and types, every value finite.
@@ -125,7 +122,7 @@ class Appraiser:
         codecs = {entry.codec for entry in manifest.tensors} - {"none", *self._terms.offer_codecs}
         if codecs:
             raise BadSnapshot(f"this market does not take the codec {sorted(codecs)[0]!r}")
-        unpack(path, schema=self.schema)
+        unpack(path, schema=self.schemas[submission.task])
 
     def digest(self, path: Path) -> bytes:
         """Digest of a packed delivery."""
@@ -147,15 +144,16 @@ class Appraiser:
         :param progress: told what is being done and the finished part, 0 ... 1; may raise to stop
         :raises MarketError: a snapshot that cannot be read, or a full disk
         """
-        ours = unpack(buyer_path, schema=self.schema)
-        theirs = unpack(seller_path, schema=self.schema)
+        bench = self._benches[buyer.task]
+        ours = unpack(buyer_path, schema=bench.schema)
+        theirs = unpack(seller_path, schema=self.schemas[seller.task])
         result = appraise(
-            self._evaluators[buyer.task],
-            self._validations[buyer.task],
-            self._spec,
+            bench.evaluator,
+            bench.validation,
+            bench.spec,
             ours,
             theirs,
-            tradable=[spec.name for spec in self.schema.tensors if self._terms.is_tradable(spec.name)],
+            tradable=[spec.name for spec in bench.schema.tensors if self._terms.is_tradable(spec.name)],
             encode_decode=self._deliverable,
             confidence=self._terms.confidence,
             seed=self._seed,
@@ -170,12 +168,14 @@ class Appraiser:
         self, buyer: Submission, seller: Submission, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
     ) -> Permutations | None:
         """One matching serves both directions of a pair: the other one takes its inverse."""
-        if self._spec is None:
+        spec = self._benches[buyer.task].spec
+        if spec is None:
             return None
-        known = self._alignments.pop((seller.snapshot, buyer.snapshot), None)
+        same_model = self._benches[seller.task].spec == spec
+        known = self._alignments.pop((seller.snapshot, buyer.snapshot), None) if same_model else None
         if known is not None:
-            return inverse(self._spec, known)
-        permutations = align_pair(self._spec, ours, theirs, seed=self._seed)
+            return inverse(spec, known)
+        permutations = align_pair(spec, ours, theirs, seed=self._seed)
         assert permutations is not None
         if len(self._alignments) >= ALIGNMENTS_KEPT:
             self._alignments.clear()

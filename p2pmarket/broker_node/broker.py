@@ -91,7 +91,7 @@ class Broker:
             identity=identity,
             keyring=keyring,
             terms=terms,
-            schema=appraiser.schema,
+            schemas=appraiser.schemas,
             ledger=ledger,
             book=self._book,
             clearing=self._clearing,

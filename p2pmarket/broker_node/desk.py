@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from p2pmarket import limits
 from p2pmarket.broker_node.book import Book
@@ -105,7 +105,7 @@ class Desk:
         identity: Identity,
         keyring: Keyring,
         terms: MarketTerms,
-        schema: Schema,
+        schemas: Mapping[str, Schema],
         ledger: LedgerThread,
         book: Book,
         clearing: Clearing,
@@ -129,7 +129,7 @@ class Desk:
             BalanceRequest.TYPE: self._balance,
             OffersRequest.TYPE: self._offers,
         }
-        self._signed_schema = self._sign_schema(schema)
+        self._sign_schemas(schemas)
 
     async def answer(self, peer: str, data: bytes) -> bytes:
         """The signed reply to a signed request of `peer`; a Refusal where a rule is broken."""
@@ -172,26 +172,32 @@ class Desk:
                 return ledger.open_account(peer, self._terms.opening_credit)
 
         balance = await self._ledger.run(join)
-        return hello, self._welcome(self._signed_schema, balance, now)
+        return hello, self._welcome(balance, now)
 
-    def _sign_schema(self, schema: Schema) -> bytes:
-        """:raises TermsError: no agent could be told this model's tensors in one message"""
+    def _sign_schemas(self, schemas: Mapping[str, Schema]) -> None:
+        """Keeps the distinct schemas, signed, and which of them each task has.
+
+        :raises TermsError: no agent could be told these models' tensors in one message
+        """
+        distinct = list(dict.fromkeys(schemas[task.name] for task in self._terms.tasks))
         try:
-            signed = sign(self._identity, schema)
-            self._welcome(signed, limits.MAX_AMOUNT, self._clock())
+            self._schemas = tuple(sign(self._identity, schema) for schema in distinct)
+            self._schema_of_task = tuple(distinct.index(schemas[task.name]) for task in self._terms.tasks)
+            self._welcome(limits.MAX_AMOUNT, self._clock())
         except TooLarge:
             raise TermsError(
-                f"the market's model has {len(schema.tensors)} tensors, whose names and shapes do not fit a message of "
-                f"{limits.MAX_RECORD_BYTES} bytes; trade a model with fewer tensors or shorter names"
+                f"the market's models have {sum(len(schema.tensors) for schema in distinct)} tensors, whose names and "
+                f"shapes do not fit a message of {limits.MAX_RECORD_BYTES} bytes; trade a model with fewer tensors or "
+                f"shorter names"
             ) from None
-        return signed
 
-    def _welcome(self, schema: bytes, balance: int, now_ms: int) -> bytes:
+    def _welcome(self, balance: int, now_ms: int) -> bytes:
         return sign(
             self._identity,
             Welcome(
                 terms=self._signed_terms,
-                schema=schema,
+                schemas=self._schemas,
+                schema_of_task=self._schema_of_task,
                 keys=self._keyring.statement,
                 balance=balance,
                 broker_ms=now_ms,

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from p2pmarket import limits
+from p2pmarket.appraisal.evaluator import Evaluator
 from p2pmarket.appraisal.validation import Validation
-from p2pmarket.broker_node.appraiser import Appraiser
+from p2pmarket.broker_node.appraiser import Appraiser, TaskBench
 from p2pmarket.broker_node.broker import Broker
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.crypto.keyring import Keyring
@@ -30,6 +31,7 @@ from p2pmarket.messages import PROTOCOL_VERSION, BrokerStatement
 from p2pmarket.models import build_model, permutation_spec
 from p2pmarket.network.directory import announce
 from p2pmarket.network.libp2p import Libp2pTransport
+from p2pmarket.parameters.snapshot import schema_of
 from p2pmarket.settings import BrokerSettings
 from p2pmarket.units import Clock, now_ms
 
@@ -93,14 +95,19 @@ def build_appraiser(
 
     :raises ModelError, DataError: they do not fit each other
     """
-    arguments = terms.arguments()
-    model = build_model(terms.model, arguments, allow_import=True)
-    spec = permutation_spec(terms.model, arguments, model)
-    validations = {
-        task: Validation.split(part.inputs, part.targets, select_fraction=select_fraction, seed=seed)
-        for task, part in data.items()
-    }
-    appraiser = Appraiser(terms, model, spec, validations, device=device, seed=seed)
+    benches = {}
+    for task in terms.tasks:
+        arguments = terms.arguments(task.name)
+        model = build_model(terms.model, arguments, allow_import=True)
+        samples = data[task.name]
+        benches[task.name] = TaskBench(
+            model=model,
+            spec=permutation_spec(terms.model, arguments, model),
+            evaluator=Evaluator(model, loss=task.loss, metric=task.metric, device=device),
+            validation=Validation.split(samples.inputs, samples.targets, select_fraction=select_fraction, seed=seed),
+            schema=schema_of(model),
+        )
+    appraiser = Appraiser(terms, benches, seed=seed)
     appraiser.self_test()
     return appraiser
 

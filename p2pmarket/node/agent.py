@@ -286,11 +286,12 @@ class AsyncAgent:
     async def _visit(self, snapshot: Mapping[str, Tensor], task: str, step: int) -> TradeResult:
         joined = await self._link.ready(self._timeout_seconds)
         await self._buyer.settle_open(joined)
-        await asyncio.to_thread(_check_own, joined, snapshot)
+        task = task or joined.terms.tasks[0].name
+        await asyncio.to_thread(_check_own, joined, snapshot, task)
         submission = secrets.token_bytes(16)
         appraisal = self._buyer.expect(submission)
         try:
-            await self._submit(joined, submission, snapshot, task or joined.terms.tasks[0].name, step)
+            await self._submit(joined, submission, snapshot, task, step)
             if not self._strategy.buy:
                 return TradeResult(note="this strategy does not buy")
             return await self._buyer.decide(joined, await appraisal)
@@ -348,9 +349,9 @@ class AsyncAgent:
         )  # fmt: skip
 
 
-def _check_own(joined: Joined, snapshot: Mapping[str, Tensor]) -> None:
+def _check_own(joined: Joined, snapshot: Mapping[str, Tensor], task: str) -> None:
     """:raises ModelError: the first tensor that does not match the market's model, or is not finite"""
-    check_against(joined.schema, snapshot)
+    check_against(joined.schema(task), snapshot)
     try:
         check_finite(snapshot)
     except MarketError as error:

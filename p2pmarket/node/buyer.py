@@ -274,8 +274,8 @@ class Buyer:
     async def _purchase(self, joined: Joined, row: AgentTrade) -> Purchase:
         assert row.receipt is not None and row.report is not None
         path = Incoming(self._deliveries / row.trade.hex()).plain_path
-        tensors = await asyncio.to_thread(unpack, path, schema=joined.schema, partial=True)
         report = verify(row.report, GainReport, signer=joined.broker)
+        tensors = await asyncio.to_thread(unpack, path, schema=joined.schema(report.task), partial=True)
         receipt = verify(row.receipt, Receipt, signer=joined.broker)
         return Purchase(row.trade, row.partner, row.price, report, receipt, tensors)
 
@@ -322,7 +322,7 @@ def _check_delivery(path: Path, report: GainReport, joined: Joined) -> None:
         raise BadSnapshot("the delivery is not what the broker measured; keep the receipt and complain to it")
     if any(not joined.terms.is_tradable(entry.name) for entry in manifest.tensors):
         raise BadSnapshot("the delivery has tensors that this market does not trade")
-    unpack(path, schema=joined.schema, partial=True)
+    unpack(path, schema=joined.schema(report.task), partial=True)
 
 
 def _others(reports: Sequence[GainReport], wanted: Sequence[tuple[int, GainReport]]) -> list[GainReport]:

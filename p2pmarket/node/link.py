@@ -22,8 +22,10 @@ from p2pmarket.crypto.signing import sign, type_of, verify
 from p2pmarket.errors import (
     BrokerChanged,
     ConnectionLost,
+    MalformedMessage,
     MarketError,
     MarketNotFound,
+    ModelError,
     NetworkFault,
     PeerFault,
     Refused,
@@ -83,13 +85,29 @@ class Joined:
         """:raises PeerFault: a part that is not the broker's, or keys that ran out"""
         self.broker = broker
         self.terms: MarketTerms = verify(welcome.terms, MarketTerms, signer=broker)
-        self.schema: Schema = verify(welcome.schema, Schema, signer=broker)
+        self._schemas = self._schemas_of_tasks(welcome)
         self.keys: KeyStatement = verify_statement(welcome.keys, peer=broker, now_ms=now_ms)
         self.balance = welcome.balance
         """Micro-credits on the agent's account, as last heard."""
         self._balance_ms = welcome.broker_ms
         self.ahead_ms = welcome.broker_ms - now_ms
         """How far the broker's clock is ahead of ours, travel time included."""
+
+    def schema(self, task: str) -> Schema:
+        """Names, shapes and types of a snapshot's tensors.
+
+        :raises ModelError: the market has no such task
+        """
+        if task not in self._schemas:
+            raise ModelError(f"this market has no task {task!r}; it has {', '.join(self._schemas)}")
+        return self._schemas[task]
+
+    def _schemas_of_tasks(self, welcome: Welcome) -> dict[str, Schema]:
+        schemas = [verify(data, Schema, signer=self.broker) for data in welcome.schemas]
+        names = [task.name for task in self.terms.tasks]
+        if len(names) != len(welcome.schema_of_task) or max(welcome.schema_of_task) >= len(schemas):
+            raise MalformedMessage("the broker's welcome does not say which model each of its tasks has")
+        return {name: schemas[index] for name, index in zip(names, welcome.schema_of_task, strict=True)}
 
     def note_balance(self, balance: int, settled_ms: int) -> None:
         """Takes the balance that a settlement left, by the broker's clock; one that is told late is passed over."""

@@ -106,7 +106,7 @@ async def _train(
 ) -> None:
     task = _task(settings, terms)
     torch.manual_seed(settings.seed)
-    model = build_model(settings.model or terms.model, terms.arguments(), allow_import=bool(settings.model))
+    model = build_model(settings.model or terms.model, terms.arguments(task.name), allow_import=bool(settings.model))
     twin = copy.deepcopy(model) if settings.compare_alone else None
 
     def trainer_of(any_model: torch.nn.Module) -> Trainer:

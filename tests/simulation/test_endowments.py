@@ -70,7 +70,7 @@ def test_the_terms_load_and_their_model_takes_the_data(tmp_path, rounds):
     made = prepare(tmp_path, str(images(tmp_path / "i.npz")), agents=2, seed=0, rounds=rounds)
     terms = load_terms(made.terms)
     assert terms.rounds == rounds
-    model = build_model(terms.model, terms.arguments(), allow_import=False)
+    model = build_model(terms.model, terms.arguments(terms.tasks[0].name), allow_import=False)
     assert model(load_dataset(str(made.test), allow_import=False).inputs).shape == (50, 10)
 
 
