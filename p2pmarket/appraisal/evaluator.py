@@ -43,9 +43,9 @@ MEMORY_MIB = 1024
 """Memory for activations. More makes no model faster on a CPU, and little on a CUDA device."""
 
 _STACKED_PARAMETERS = 1_000_000
-"""Models up to this size, without convolutions, spend their time in launching: several sets of parameters go in one."""
-_MEASURED_SAMPLES = 8
-"""Samples on which the activations' size is measured."""
+"""Models up to this size, without convolutions, spend a CUDA device's time in launching: many sets go in one pass."""
+_STACKED_WORK = 2_000_000
+"""Parameters times samples up to which that is so on a CPU; beyond, its batched products are the slower ones."""
 _PROBE_SAMPLES = 512
 _PROBE_IMAGES = 16
 """Samples on which formats are timed and compared; a convolutional model is slow enough for few."""
@@ -96,8 +96,8 @@ class Evaluator:
         self._clock = clock
         self._formats = formats(self._model, precision)
         self._convolutions = has_convolutions(self._model)
-        size = sum(parameter.numel() for parameter in self._model.parameters())
-        self._stacks = not self._convolutions and size <= _STACKED_PARAMETERS
+        self._parameters = sum(parameter.numel() for parameter in self._model.parameters())
+        self._stacks = not self._convolutions and self._parameters <= _STACKED_PARAMETERS
         self._fastest: Choice | None = None
         self._choice: Choice | None = None
         self._norms = {
@@ -110,6 +110,11 @@ class Evaluator:
     def precision(self) -> str:
         """What `exact=False` uses and why, for a status line."""
         return "not probed yet" if self._choice is None else str(self._choice)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether losses of `exact=False` are those of rounded parameters: a choice by them deserves an exact loss."""
+        return self._choice is None or self._choice.format.dtype != torch.float32
 
     @property
     def batch_size(self) -> int:
@@ -156,14 +161,17 @@ class Evaluator:
 
         Losses differ from those of `measure` by rounding only. Parameters as for `measure`.
         """
-        if self._stacks and len(parameter_sets) > 1:
+        small = self.device.type == "cuda" or self._parameters * len(inputs) <= _STACKED_WORK
+        if self._stacks and small and len(parameter_sets) > 1:
             self._check(inputs, targets)
             form = EXACT if exact else self._format(parameter_sets[0], inputs, targets)
             try:
                 return self._stacked(parameter_sets, inputs, targets, form)
             except (RuntimeError, ValueError, TypeError, MachineFault):
-                # Code that cannot be batched, or no memory for many; where the data do not fit, measure says so.
+                # Code that cannot be batched, or no memory for many. Where the data do not fit, the loop says so.
+                measured = [self.measure(tensors, inputs, targets, exact=exact) for tensors in parameter_sets]
                 self._stacks = False
+                return measured
         return [self.measure(tensors, inputs, targets, exact=exact) for tensors in parameter_sets]
 
     def calibrate(self, tensors: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> str:
@@ -248,7 +256,9 @@ class Evaluator:
                 module.momentum = None  # a plain mean over the batches
             with torch.no_grad():
                 for batch in torch.split(inputs, self.batch_size):
-                    if len(batch) > 1 or len(inputs) == 1:  # one sample left over has no variance
+                    if (
+                        len(batch) == min(self.batch_size, len(inputs)) or len(batch) > 1
+                    ):  # one left over has no variance
                         self._call(fresh, batch)
         finally:
             for name, module in self._norms.items():

@@ -16,6 +16,7 @@ from p2pmarket.appraisal.merging import merge
 
 GRID = [index / 9 for index in range(10)]
 TENTHS = [index / 10 for index in range(11)]
+MIDDLES = [0.05 + index / 10 for index in range(10)]
 
 
 class Sampled:
@@ -60,7 +61,7 @@ CURVES: dict[str, Callable[[float], float]] = {
 def test_the_loss_is_never_above_the_full_grids(name: str, samples: int) -> None:
     sampled = Sampled(CURVES[name], samples)
     found = search_line(sampled, samples)
-    best = min(sampled.best_of(GRID), sampled.best_of(TENTHS))
+    best = sampled.best_of([*GRID, *TENTHS, *MIDDLES])
     assert found.loss <= best * (1 + 1e-4)
     torch.testing.assert_close(found.losses, sampled.all_at(found.alpha))
 
@@ -142,5 +143,5 @@ def _digits_line(aligned: bool) -> tuple[Callable[[float], Tensor], Callable[...
 def test_on_digits_the_search_is_at_least_as_good_as_the_full_grid(aligned: bool) -> None:
     at, search = _digits_line(aligned)
     found = search(stages=(64, 128))
-    assert found.loss <= min(float(at(alpha).mean()) for alpha in GRID) * (1 + 1e-4)
+    assert found.loss <= min(float(at(alpha).mean()) for alpha in GRID + MIDDLES) * (1 + 1e-4)
     assert found.loss == pytest.approx(float(at(found.alpha).mean()), rel=1e-5)
