@@ -1,32 +1,45 @@
 """Weight matching: the permutation of a seller's units that brings its weights closest to a buyer's.
 
-Knows: Ainsworth, Hayase, Srinivasa 2022, "Git Re-Basin", Algorithm 1: coordinate ascent over permutation classes,
-each step a linear assignment problem. Refuses to know: data, losses, torch's generators (a private numpy generator
-orders the visits, so alignment never changes a training stream, and equal inputs give equal permutations).
+Knows: Ainsworth, Hayase, Srinivasa 2022, "Git Re-Basin", Algorithm 1: coordinate ascent, each step an assignment
+problem, here over families of classes. What is new: the first ascent begins where most is known already (inputs and
+outputs have no symmetry), so that a permutation spreads from there in one sweep; terms are updated by what changed;
+families that share no tensor are matched at the same time; where every tensor is as close as its norm allows, it ends.
+Refuses to know: data, losses, torch's generators (a private numpy generator orders the visits, so alignment never
+changes a training stream, and equal inputs give equal permutations, however many threads there are).
 
-The similarity of a class is kept for each (tensor, axis) and computed again only when a class on another axis of
-that tensor has changed; a class is visited again only when a neighbour has. Sums are float64.
+Products are float32. A step that they do not show clearly to rise is decided by a float64 sum over what it changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from p2pmarket.alignment.symmetry import check_fits
-from p2pmarket.errors import ModelError
-from p2pmarket.permutation import Axis, PermutationSpec
+from p2pmarket.alignment.assignment import Assigner
+from p2pmarket.alignment.families import Family, axes_of, families_of
+from p2pmarket.alignment.similarity import Orders, Pair, Similarity
+from p2pmarket.alignment.symmetry import check_fits, identity
+from p2pmarket.alignment.wreath import as_choice, solve
+from p2pmarket.errors import BadSnapshot, ModelError
+from p2pmarket.permutation import PermutationSpec
 
-Matrix = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+"""Called with visits made and families still open; may raise to stop the matching."""
 
 _RISE = 1e-9
-"""Smallest relative rise of the objective that counts: far above float64 noise, so that the ascent ends."""
+"""Smallest relative rise that counts: far above float64 noise, so that the ascent ends."""
+_CLEAR = 1e-4
+"""Relative rise from which float32 sums are believed: their error is below 1e-5."""
+_OPTIMAL = 1e-11
+_CERTAIN = 0.9
+"""A family joins the others of its step when this share of its weight meets decided units only."""
 
 
 def match(
@@ -37,28 +50,59 @@ def match(
     seed: int,
     restarts: int = 1,
     max_visits: int = 10_000,
+    time_budget_seconds: float = float("inf"),
+    clock: Callable[[], float] = time.monotonic,
+    progress: Progress | None = None,
+    threads: int = 2,
+    device: str | torch.device = "cpu",
 ) -> dict[str, Tensor]:
     """Permutations that bring `seller` to `buyer`; `inverse` of them brings the buyer to the seller.
 
-    Starts from the identity each time, in another order of classes; the best of `restarts` wins. `max_visits` bounds
-    the assignment problems solved.
+    Never worse than the identity. The first ascent begins from the inputs and outputs, further `restarts` from the
+    identity in random orders; the best wins. Tensors that one model lacks, or that have another shape on an axis
+    without symmetry (another task's head), are left out.
 
-    :raises ModelError: the spec does not fit the tensors
+    :param max_visits: bound on the families visited in one ascent
+    :param time_budget_seconds: when it is spent the best so far is returned
+    :param threads: families matched at the same time
+    :param device: where the products are computed; assignments are solved on the CPU
+    :raises ModelError: the spec does not fit the tensors, or the widths differ
+    :raises BadSnapshot: a weight is not a finite float32 number
     """
     check_fits(spec, buyer)
     check_fits(spec, seller)
     _check_widths(spec, buyer, seller)
+    names = [
+        name
+        for name in dict.fromkeys(name for name, _ in spec.members_on())
+        if name in buyer and name in seller and buyer[name].shape == seller[name].shape
+    ]
+    shapes = {name: tuple(buyer[name].shape) for name in names}
+    families = families_of(spec, shapes)
+    best = identity(spec)
+    if not families:
+        return best
+    pair = Pair(
+        _prepared(buyer, names, "buyer", device), _prepared(seller, names, "seller", device), axes_of(spec, shapes)
+    )
+    deadline = clock() + time_budget_seconds
     generator = np.random.default_rng(seed)
-    problem = _Problem(spec, buyer, seller)
-    best: dict[str, Indices] = {}
-    best_objective = -np.inf
-    for _ in range(restarts):
-        ascent = _Ascent(problem)
-        ascent.run(generator, max_visits)
-        objective = problem.objective(ascent.permutations, problem.tensors)
-        if objective > best_objective:
-            best, best_objective = ascent.permutations, objective
-    return {name: torch.from_numpy(best[name].copy()) for name in spec.sizes}
+    reached = _Ascent(pair, families, best).objective()
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        for restart in range(restarts):
+            ascent = _Ascent(pair, families, identity(spec))
+            ascent.limit(max_visits, lambda: clock() >= deadline, progress)
+            if restart == 0:
+                ascent.spread(pool)
+                if ascent.objective() < reached:
+                    ascent.start_from(identity(spec))
+            ascent.climb(pool, generator)
+            objective = ascent.objective()
+            if objective > reached:
+                best, reached = ascent.permutations, objective
+            if ascent.optimal(reached) or clock() >= deadline:
+                break
+    return {name: best[name].clone() for name in best}
 
 
 def _check_widths(spec: PermutationSpec, buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor]) -> None:
@@ -71,103 +115,192 @@ def _check_widths(spec: PermutationSpec, buyer: Mapping[str, Tensor], seller: Ma
             )
 
 
-class _Problem:
-    """Both models' tensors in float64, and which classes meet in them."""
+def _prepared(
+    tensors: Mapping[str, Tensor], names: Sequence[str], whose: str, device: str | torch.device
+) -> dict[str, Tensor]:
+    """Float32 on the device; no copy where they are that already.
 
-    def __init__(self, spec: PermutationSpec, buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor]) -> None:
-        self.sizes = spec.sizes
-        self.axes: dict[str, dict[int, str]] = {}
-        for (name, axis), [(group, _), *_] in spec.members_on().items():
-            if name in buyer and name in seller and buyer[name].shape == seller[name].shape:
-                self.axes.setdefault(name, {})[axis] = group.name
-        self.tensors = tuple(self.axes)
-        self.buyer = {name: _array(buyer[name]) for name in self.axes}
-        self.seller = {name: _array(seller[name]) for name in self.axes}
-        self.members = {
-            group.name: tuple(member for member in group.members if member.tensor in self.axes)
-            for group in spec.classes
-        }
-        self.neighbours = {
-            name: {group for member in members for group in self.axes[member.tensor].values()}
-            for name, members in self.members.items()
-        }
-
-    def meets_itself(self, group: str) -> bool:
-        """Whether the class is on two axes of one tensor: its assignment problem is then only a linearisation."""
-        tensors = [member.tensor for member in self.members[group]]
-        return len(set(tensors)) < len(tensors)
-
-    def objective(self, permutations: Mapping[str, Indices], tensors: tuple[str, ...]) -> float:
-        """Sum over `tensors` of the inner product of the buyer's and the permuted seller's weights."""
-        return float(sum(np.vdot(self.buyer[name], self.permuted(name, permutations)) for name in tensors))
-
-    def permuted(self, name: str, permutations: Mapping[str, Indices], *, but: int = -1) -> Matrix:
-        """The seller's tensor with every class axis permuted, `but` one."""
-        values = self.seller[name]
-        for axis, group in self.axes[name].items():
-            if axis != but:
-                values = np.take(values, permutations[group], axis=axis)
-        return values
+    :raises BadSnapshot: a weight is not a finite float32 number
+    """
+    prepared = {name: tensors[name].detach().to(device, torch.float32).contiguous() for name in names}
+    for name, tensor in prepared.items():
+        if not torch.isfinite(tensor.sum(dtype=torch.float64)):
+            raise BadSnapshot(f"{name} of the {whose}'s model holds NaN or infinite weights, which cannot be aligned")
+    return prepared
 
 
 class _Ascent:
-    """One run of the coordinate ascent from the identity."""
+    """One coordinate ascent: the permutations, the orders of all axes under them, and the families' matrices."""
 
-    def __init__(self, problem: _Problem) -> None:
-        self._problem = problem
-        self.permutations: dict[str, Indices] = {name: np.arange(size) for name, size in problem.sizes.items()}
-        self._versions = dict.fromkeys(problem.sizes, 0)
-        self._terms: dict[Axis, tuple[tuple[int, ...], Matrix]] = {}
+    def __init__(self, pair: Pair, families: Sequence[Family], start: Mapping[str, Tensor]) -> None:
+        self._pair, self._families = pair, families
+        self._similarities = [Similarity(pair, family) for family in families]
+        self._assigners = [
+            [Assigner() for _ in range(family.classes[0].blocks)] if family.simple else [] for family in families
+        ]
+        self._near = [
+            [other for other, beside in enumerate(families) if set(family.tensors) & set(beside.tensors)]
+            for family in families
+        ]
+        self._itself = [
+            len(family.tensors) < len({(part.tensor, part.axis) for part in family.parts}) for family in families
+        ]
+        self._visits, self._most = 0, 0
+        self._late: Callable[[], bool] = lambda: False
+        self._progress: Progress | None = None
+        self.start_from(start)
 
-    def run(self, generator: np.random.Generator, max_visits: int) -> None:
-        """Visits classes in a random order until none can rise."""
-        open_classes = {name for name, members in self._problem.members.items() if members}
-        visits = 0
-        while open_classes:
-            for name in generator.permutation(sorted(open_classes)).tolist():
-                open_classes.discard(name)
-                if visits >= max_visits:
+    def limit(self, most: int, late: Callable[[], bool], progress: Progress | None) -> None:
+        """Sets what ends the ascent early."""
+        self._most, self._late, self._progress = most, late, progress
+
+    def start_from(self, permutations: Mapping[str, Tensor]) -> None:
+        """Takes these permutations as they are."""
+        self.permutations = dict(permutations)
+        self._orders: dict[tuple[str, int], Tensor] = self._orders_under(self.permutations, None)
+
+    def objective(self) -> float:
+        """Sum over all tensors of the inner product of the buyer's and the permuted seller's weights, in float64."""
+        return sum(self._pair.inner_product(name, self._orders) for name in self._pair.buyer)
+
+    def optimal(self, objective: float) -> bool:
+        """Whether no permutation can do better: every tensor is as close as its norm allows."""
+        bound = sum(self._pair.bounds.values())
+        return objective >= bound * (1.0 - _OPTIMAL)
+
+    def spread(self, pool: ThreadPoolExecutor) -> None:
+        """One sweep from what has no symmetry: each family by what is decided when its turn comes."""
+        waiting = set(range(len(self._families)))
+        while waiting and not self._over(len(waiting)):
+            shares = {place: self._decided_share(place, waiting) for place in sorted(waiting)}
+            first = max(shares, key=lambda place: shares[place])
+            certain = [place for place in shares if place != first and shares[place] >= _CERTAIN]
+            step = self._apart([first, *certain])
+            self._visit(step, pool, waiting)
+            waiting -= set(step)
+
+    def climb(self, pool: ThreadPoolExecutor, generator: np.random.Generator) -> None:
+        """Visits families in random orders until none can rise."""
+        if self.optimal(self.objective()):
+            return
+        waiting = set(range(len(self._families)))
+        while waiting:
+            order: list[int] = generator.permutation(sorted(waiting)).tolist()
+            while order:
+                if self._over(len(waiting)):
                     return
-                visits += 1
-                if self._improve(name):
-                    open_classes |= self._problem.neighbours[name] - {name}
-                    if self._problem.meets_itself(name):
-                        open_classes.add(name)
+                step = self._apart(order)
+                order = [place for place in order if place not in step]
+                waiting -= set(step)
+                for place in self._visit(step, pool, None):
+                    waiting |= set(self._near[place]) - (set() if self._itself[place] else {place})
 
-    def _improve(self, name: str) -> bool:
-        size = self._problem.sizes[name]
-        similarity: Matrix = np.zeros((size, size))
-        for member in self._problem.members[name]:
-            similarity += self._term(member, name)
-        old = self.permutations[name]
-        rows, new = linear_sum_assignment(similarity, maximize=True)
-        before, after = similarity[rows, old].sum(), similarity[rows, new].sum()
-        if self._problem.meets_itself(name):
-            tensors = tuple({member.tensor: None for member in self._problem.members[name]})
-            before = self._problem.objective(self.permutations, tensors)
-            after = self._problem.objective({**self.permutations, name: new}, tensors)
-        if after <= before + _RISE * abs(before):
-            return False
-        self.permutations[name] = new
-        self._versions[name] += 1
-        return True
+    def _over(self, still_open: int) -> bool:
+        if self._progress is not None:
+            self._progress(self._visits, still_open)
+        return self._visits >= self._most or self._late()
 
-    def _term(self, member: Axis, name: str) -> Matrix:
-        """(size, size): similarity of buyer's unit i to seller's unit j in one tensor, other axes as they are now."""
-        others = tuple(
-            self._versions[group] for axis, group in self._problem.axes[member.tensor].items() if axis != member.axis
+    def _apart(self, order: Sequence[int]) -> list[int]:
+        """The first families of an order that share no tensor with one another, as many as may still be visited."""
+        step: list[int] = []
+        for place in order:
+            if len(step) < self._most - self._visits and not any(other in self._near[place] for other in step):
+                step.append(place)
+        return step
+
+    def _decided_share(self, place: int, waiting: set[int]) -> float:
+        """How much of a family's weight meets no other family that is still waiting."""
+        family = self._families[place]
+        sizes = {part.tensor: self._pair.bounds[part.tensor] for part in family.parts}
+        decided = sum(size for name, size in sizes.items() if name in self._decided(place, waiting))
+        return decided / (sum(sizes.values()) or 1.0)
+
+    def _decided(self, place: int, waiting: set[int]) -> set[str]:
+        undecided = {
+            name
+            for other in self._near[place]
+            if other in waiting and other != place
+            for name in self._families[other].tensors
+        }
+        return set(self._families[place].tensors) - undecided
+
+    def _visit(self, step: Sequence[int], pool: ThreadPoolExecutor, waiting: set[int] | None) -> list[int]:
+        """Matches families at the same time; which of them changed."""
+        decided = [None if waiting is None else self._decided(place, waiting) for place in step]
+        results = (
+            list(pool.map(self._improved, step, decided)) if len(step) > 1 else [self._improved(step[0], decided[0])]
         )
-        kept = self._terms.get(member)
-        if kept is not None and kept[0] == others:
-            return kept[1]
-        size = self._problem.sizes[name]
-        buyer = np.moveaxis(self._problem.buyer[member.tensor], member.axis, 0).reshape(size, -1)
-        permuted = self._problem.permuted(member.tensor, self.permutations, but=member.axis)
-        term: Matrix = buyer @ np.moveaxis(permuted, member.axis, 0).reshape(size, -1).T
-        self._terms[member] = (others, term)
-        return term
+        self._visits += len(step)
+        changed = []
+        for place, found in zip(step, results, strict=True):
+            if found is not None:
+                self.permutations.update(found)
+                self._orders.update(self._orders_under(self.permutations, self._families[place]))
+                changed.append(place)
+        return changed
+
+    def _improved(self, place: int, decided: set[str] | None) -> dict[str, Tensor] | None:
+        """The family's better permutations, or None. With `decided`: the best by these tensors alone."""
+        family, similarity = self._families[place], self._similarities[place]
+        similarity.update(self._orders, decided or None)
+        if family.simple:
+            found, clear = self._assigned(place, similarity)
+        else:
+            names = [group.name for group in family.classes]
+            current = as_choice(family.classes, {name: self.permutations[name].numpy() for name in names})
+            matrices = [matrix[0].cpu().numpy() for matrix in similarity.matrices]
+            choice = solve(family, matrices, current)
+            found = {name: torch.from_numpy(choice[name]).reshape(self.permutations[name].shape) for name in names}
+            clear = False
+        if all(torch.equal(self.permutations[name], indices) for name, indices in found.items()):
+            return None
+        if decided is None and (self._itself[place] or not clear) and not self._rises(family, found):
+            return None
+        return found
+
+    def _assigned(self, place: int, similarity: Similarity) -> tuple[dict[str, Tensor], bool]:
+        """The best permutations of a class's blocks, and whether they are clearly better than the present ones."""
+        group = self._families[place].classes[0]
+        current = self.permutations[group.name].reshape(group.blocks, group.size)
+        scores = similarity.matrices[0] if len(similarity.matrices) == 1 else torch.stack(similarity.matrices).sum(0)
+        if not torch.isfinite(scores.sum()):
+            raise BadSnapshot("the weights are too large for a float32 inner product, so they cannot be aligned")
+        chosen = [
+            torch.from_numpy(assigner.best(block, indices.numpy()))
+            for assigner, block, indices in zip(self._assigners[place], scores, current, strict=True)
+        ]
+        new = torch.stack(chosen)
+        before, after = (scores.gather(2, order[..., None].to(scores.device)).double() for order in (current, new))
+        clear = float((after - before).sum()) > _CLEAR * float(before.abs().sum() + after.abs().sum())
+        return {group.name: new.reshape(self.permutations[group.name].shape)}, clear
+
+    def _rises(self, family: Family, found: Mapping[str, Tensor]) -> bool:
+        """Whether the true objective rises, in float64, summed over what changes."""
+        changed = self._orders_under({**self.permutations, **found}, family)
+        new = {**self._orders, **changed}
+        gain, size = 0.0, 0.0
+        for name in family.tensors:
+            axes = [axis for tensor, axis in changed if tensor == name]
+            size += self._pair.bounds[name]
+            if len(axes) == 1:
+                gain += self._pair.gain(name, axes[0], self._orders, new)
+            else:
+                gain += self._pair.inner_product(name, new) - self._pair.inner_product(name, self._orders)
+        return gain > _RISE * size
+
+    def _orders_under(self, permutations: Mapping[str, Tensor], family: Family | None) -> dict[tuple[str, int], Tensor]:
+        """The orders of the axes on which a family lies, or of all."""
+        device = next(iter(self._pair.buyer.values())).device
+        keys = (
+            [(part.tensor, part.axis) for part in family.parts]
+            if family is not None
+            else [(name, axis) for name, axes in self._pair.axes.items() for axis in axes]
+        )
+        orders: dict[tuple[str, int], Tensor] = {}
+        for name, axis in keys:
+            if (name, axis) not in orders:
+                orders[name, axis] = self._pair.axes[name][axis].order(permutations).to(device)
+        return orders
 
 
-def _array(tensor: Tensor) -> Matrix:
-    array: Matrix = tensor.detach().cpu().to(torch.float64).numpy()
-    return array
+__all__ = ["Orders", "Progress", "match"]

@@ -1,0 +1,173 @@
+"""How alike a buyer's and a seller's units are, kept up to date at the price of what changed.
+
+Knows: both models' tensors (float32, one more layout where an axis is not the first), the orders of their axes.
+A family's matrices are sums over all tensors it lies on; when k positions of another axis of a tensor change, only these
+k columns are multiplied again. Sums that decide are float64. Refuses to know: how assignments are chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from p2pmarket.alignment.families import AxisUse, Family, Part
+
+Orders = Mapping[tuple[str, int], Tensor]
+"""(tensor, axis) -> (length,) int64: which of the seller's positions stands at each position now."""
+
+_CHUNK = 1 << 22
+"""Numbers taken to float64 at a time."""
+
+
+class Pair:
+    """Both models' common tensors."""
+
+    def __init__(
+        self, buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor], axes: Mapping[str, dict[int, AxisUse]]
+    ) -> None:
+        self.buyer, self.seller, self.axes = buyer, seller, axes
+        self._layouts: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        self.bounds = {
+            name: float(_dot(tensor, tensor) ** 0.5 * _dot(seller[name], seller[name]) ** 0.5)
+            for name, tensor in buyer.items()
+        }
+        """Tensor -> the largest inner product any permutation can reach (Cauchy, Schwarz)."""
+
+    def inner_product(self, name: str, orders: Orders) -> float:
+        """<buyer, permuted seller> of one tensor."""
+        return _dot(self.buyer[name], self._ordered(self.seller[name], name, orders))
+
+    def gain(self, name: str, axis: int, old: Orders, new: Orders) -> float:
+        """What the inner product gains when the order of one axis changes."""
+        changed = torch.nonzero(old[name, axis] != new[name, axis]).squeeze(1)
+        if not len(changed):
+            return 0.0
+        others = self._ordered(self.seller[name], name, old, but=axis)
+        buyer = self.buyer[name].index_select(axis, changed)
+        return _dot(buyer, others.index_select(axis, new[name, axis][changed])) - _dot(
+            buyer, others.index_select(axis, old[name, axis][changed])
+        )
+
+    def rows(self, name: str, axis: int) -> tuple[Tensor, Tensor]:
+        """Both tensors with the axis last, the others first: gathering along the others then moves whole runs."""
+        kept = self._layouts.get((name, axis))
+        if kept is None:
+            buyer, seller = (tensors[name].movedim(axis, -1).contiguous() for tensors in (self.buyer, self.seller))
+            kept = self._layouts[name, axis] = (buyer, seller)
+        return kept
+
+    def _ordered(self, values: Tensor, name: str, orders: Orders, but: int = -1) -> Tensor:
+        for axis in self.axes[name]:
+            if axis != but:
+                values = values.index_select(axis, orders[name, axis])
+        return values
+
+
+class Similarity:
+    """One family's matrices: for each pattern (sites, sites), or (blocks, size, size) for one class in blocks.
+
+    Entry [i, j]: inner product of the buyer's site i and the seller's j, all other families as they are now.
+    """
+
+    def __init__(self, pair: Pair, family: Family) -> None:
+        self._pair, self._family = pair, family
+        self._blocks = [family.classes[0].blocks if family.simple else 1 for _ in family.patterns]
+        self._seen: dict[Part, dict[int, Tensor]] = {}
+        device = next(iter(pair.buyer.values())).device
+        self.matrices = []
+        self._whole: dict[int, bool] = {}
+        for place, pattern in enumerate(family.patterns):
+            vectors = [part for part in family.parts if part.pattern == place and pair.buyer[part.tensor].ndim == 1]
+            size = pattern.sites // self._blocks[place]
+            matrix = torch.zeros((self._blocks[place], size, size), device=device)
+            if vectors:
+                buyer, seller = (
+                    torch.cat([tensors[part.tensor][part.places.to(device)] for part in vectors], 1)
+                    for tensors in (pair.buyer, pair.seller)
+                )
+                shape = (self._blocks[place], size, -1)
+                matrix.baddbmm_(buyer.reshape(shape), seller.reshape(shape).mT)
+            self.matrices.append(matrix)
+
+    def update(self, orders: Orders, decided: Iterable[str] | None = None) -> bool:
+        """Takes in what changed; with `decided`, only parts on tensors in it. Whether anything did."""
+        any_change = False
+        for part in self._family.parts:
+            if self._pair.buyer[part.tensor].ndim == 1 or (decided is not None and part.tensor not in decided):
+                continue
+            others = {axis: orders[part.tensor, axis] for axis in self._pair.axes[part.tensor] if axis != part.axis}
+            seen = self._seen.get(part)
+            if seen is None:
+                self._add(part, others, None, None)
+                any_change = True
+            else:
+                for axis, order in others.items():
+                    changed = torch.nonzero(order != seen[axis]).squeeze(1)
+                    if len(changed):
+                        self._add(part, seen | {axis: order}, axis, changed, seen[axis])
+                        seen = seen | {axis: order}
+                        any_change = True
+            self._seen[part] = others
+        return any_change
+
+    def _add(
+        self,
+        part: Part,
+        orders: Mapping[int, Tensor],
+        axis: int | None,
+        changed: Tensor | None,
+        before: Tensor | None = None,
+    ) -> None:
+        """Adds a part's term, or what changed in it when `changed` positions of `axis` did."""
+        first = part.axis == 0
+        if first:
+            buyer, seller = self._pair.buyer[part.tensor], self._pair.seller[part.tensor]
+        else:
+            buyer, seller = self._pair.rows(part.tensor, part.axis)
+        for other, order in orders.items():
+            if other != axis:
+                seller = seller.index_select(_dim(other, part.axis), order)
+        if axis is not None and changed is not None and before is not None:
+            dim = _dim(axis, part.axis)
+            buyer = buyer.index_select(dim, changed)
+            old = seller.index_select(dim, before[changed])
+            seller = seller.index_select(dim, orders[axis][changed]).sub_(old)
+        matrix = self.matrices[part.pattern]
+        matrix.baddbmm_(self._units(buyer, part, first), self._units(seller, part, first).mT)
+
+    def _units(self, values: Tensor, part: Part, first: bool) -> Tensor:
+        """(blocks, size, rest): one row for each site."""
+        sites, copies = part.places.shape
+        blocks = self._blocks[part.pattern]
+        if first:
+            values = values.flatten(1)
+            if not self._is_whole(part, len(values)):
+                values = values.index_select(0, part.places.reshape(-1).to(values.device))
+            return values.reshape(blocks, sites // blocks, -1)
+        values = values.flatten(0, -2)
+        if not self._is_whole(part, values.shape[1]):
+            values = values.index_select(1, part.places.reshape(-1).to(values.device))
+        if copies == 1 and blocks == 1:
+            return values.T[None]
+        return values.T.reshape(blocks, sites // blocks, -1)
+
+    def _is_whole(self, part: Part, length: int) -> bool:
+        """Whether the part's sites are the axis in its order, so that nothing needs gathering."""
+        return part.places.numel() == length and bool((part.places.reshape(-1).diff() == 1).all())
+
+
+def _dim(axis: int, moved: int) -> int:
+    """Where an axis lies once axis `moved` (unless it is the first) was moved behind all others."""
+    return axis - (0 < moved < axis)
+
+
+def _dot(first: Tensor, second: Tensor) -> float:
+    """Inner product in float64."""
+    total = 0.0
+    flat, beside = first.reshape(-1), second.reshape(-1)
+    for start in range(0, len(flat), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        total += float(torch.dot(flat[part].double(), beside[part].double()))
+    return total
