@@ -30,6 +30,7 @@ else:
 LOSSES = ("cross_entropy", "mse")
 METRICS = ("accuracy", "loss")
 ROUNDS = ("continuous", "barrier")
+COEFFICIENTS = ("auto", "model", "tensor", "row")
 
 Duration = Annotated[Millis, Bound(100, 366 * 24 * 3600 * 1000)]
 
@@ -71,6 +72,14 @@ class MarketTerms(Record):
     delivery_zstd: bool
     confidence: Annotated[float, Bound(0.5, 0.9999)]
     """Of the interval around a reported gain."""
+    coefficients: Annotated[str, OneOf(COEFFICIENTS)]
+    """The finest that a merge may have; auto: as fine as the validation data allows."""
+    max_chain: Annotated[int, Bound(1, 8)]
+    """Purchases upon one another that are appraised for one submission."""
+    tell_classes: bool
+    """Whether reports say what changes for each class."""
+    tell_tasks: bool
+    """Whether reports say what changes on the market's other tasks."""
     pricing: Annotated[str, OneOf(("midpoint",))]
     opening_credit: Amount
     """Micro-credits that an account starts with."""
@@ -136,6 +145,7 @@ _SECTIONS: dict[str, dict[str, object]] = {
         "delivery_zstd": False,
         "confidence": 0.95,
     },
+    "appraisal": {"coefficients": "auto", "max_chain": 3, "tell_classes": False, "tell_tasks": False},
     "pricing": {"rule": "midpoint", "opening_credit": "0", "fee_percent": "0"},
     "limits": {
         "max_parcel_mib": 4096,
@@ -193,7 +203,7 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
     if unknown:
         raise TermsError(f"unknown section [{unknown[0]}]; known are [[task]] and {', '.join(_SECTIONS)}")
     values = {section: _section(document, section) for section in _SECTIONS}
-    market, model, trade, pricing, bounds = (values[section] for section in _SECTIONS)
+    market, model, trade, appraisal, pricing, bounds = (values[section] for section in _SECTIONS)
     try:
         return MarketTerms(
             name=market["name"],
@@ -209,6 +219,10 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
             delivery_codec=trade["delivery_codec"],
             delivery_zstd=trade["delivery_zstd"],
             confidence=trade["confidence"],
+            coefficients=appraisal["coefficients"],
+            max_chain=appraisal["max_chain"],
+            tell_classes=appraisal["tell_classes"],
+            tell_tasks=appraisal["tell_tasks"],
             pricing=pricing["rule"],
             opening_credit=_credits(pricing, "opening_credit"),
             fee_ppm=_parts_per_million(pricing, "fee_percent"),

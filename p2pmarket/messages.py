@@ -19,6 +19,8 @@ from p2pmarket.records import Amount, Bound, Count, Digest, Id, Millis, Name, On
 
 PROTOCOL_VERSION = 1
 
+ALIGNMENTS = ("identity", "weights", "activations")
+GRANULARITIES = ("none", "model", "tensor", "row")
 Confidence = Annotated[float, Bound(0.5, 0.9999)]
 Fraction = Annotated[float, Bound(-10.0, 10.0)]
 
@@ -132,6 +134,29 @@ class Accepted(Message):
 
 
 @dataclasses.dataclass(frozen=True)
+class ClassChange(Record):
+    """What a purchase changes for one class of the task."""
+
+    label: Count
+    samples: Count
+    """Of this class in REPORT."""
+    gain: float
+    """Loss before minus loss after."""
+    metric_before: float
+    metric_after: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskChange(Record):
+    """What a purchase changes on another of the market's tasks."""
+
+    task: Name
+    gain: float
+    gain_low: float
+    gain_high: float
+
+
+@dataclasses.dataclass(frozen=True)
 class GainReport(Message):
     """What one purchase would bring the buyer. Private to the buyer; binds the broker to what it would deliver."""
 
@@ -159,11 +184,21 @@ class GainReport(Message):
     samples: Count
     """Samples in REPORT."""
     weight: Fraction
-    """Purchased weight alpha: the seller's portion in the merge; 0 where the best merge is no merge."""
-    alignment: Annotated[str, OneOf(("identity", "weights"))]
+    """Purchased weight alpha, the seller's portion in the merge: the best single coefficient, where there are many."""
+    granularity: Annotated[str, OneOf(GRANULARITIES)]
+    """One coefficient for the model, for each tensor, for each output row; none: nothing would be delivered."""
+    alignment: Annotated[str, OneOf(ALIGNMENTS)]
     """Which alignment won on SELECT."""
+    after: Id | None
+    """The gain is upon this purchase, which must be settled first; the delivery replaces its delivery."""
     left_out: Annotated[tuple[Text, ...], Bound(0, 16)]
     """Names of tensors that are not part of the purchase (the first 16)."""
+    reason: Text
+    """Why nothing would be delivered, in words; else empty."""
+    classes: Annotated[tuple[ClassChange, ...], Bound(0, 64)]
+    """Where the terms say so: the classes that change most on REPORT."""
+    tasks: Annotated[tuple[TaskChange, ...], Bound(0, 16)]
+    """Where the terms say so: what the same delivery does on the market's other tasks."""
     expires_ms: Millis
     """Bids are taken until then."""
 

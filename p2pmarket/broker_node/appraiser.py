@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from p2pmarket import limits
 from p2pmarket.alignment import Permutations, PermutationSpec, inverse, verify_spec
-from p2pmarket.appraisal.appraise import Appraisal, Progress, align_pair, appraise
+from p2pmarket.appraisal.appraise import Appraisal, align_pair, appraise, gain_on
 from p2pmarket.appraisal.evaluator import Evaluator
+from p2pmarket.appraisal.gain import ClassGain
+from p2pmarket.appraisal.plan import MergePlan, Progress, reverse
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.broker_node.book import Submission
 from p2pmarket.errors import BadSnapshot
 from p2pmarket.market import MarketTerms
-from p2pmarket.messages import GainReport
+from p2pmarket.messages import ClassChange, GainReport, TaskChange
 from p2pmarket.parameters.codecs import round_trip
 from p2pmarket.parameters.packing import digest_of, pack, read_manifest, unpack
 from p2pmarket.parameters.snapshot import take_snapshot
 from p2pmarket.parcel import Schema
 
-ALIGNMENTS_KEPT = 64
+MERGES_KEPT = 64
+MOST_CLASSES, MOST_TASKS = 64, 16
+"""Told in one report."""
 SELF_TEST_SAMPLES = 4
 
 NOTHING = bytes(32)
@@ -43,7 +48,12 @@ class Finding:
     buyer: Submission
     seller: Submission
     delivery: bytes
+    after: bytes | None
+    """The trade that this one continues."""
     result: Appraisal
+    """Without the delivered tensors, which are on disk."""
+    classes: tuple[ClassChange, ...]
+    tasks: tuple[TaskChange, ...]
 
     def report(self, expires_ms: int) -> GainReport:
         """What the buyer is told; bids are taken until `expires_ms` (UTC)."""
@@ -67,8 +77,13 @@ class Finding:
             metric_after=result.metric_after,
             samples=result.samples,
             weight=result.alpha,
+            granularity=result.granularity,
             alignment=result.alignment,
+            after=self.after,
             left_out=result.left_out[:16],
+            reason=result.reason[: limits.MAX_TEXT_CHARACTERS],
+            classes=self.classes,
+            tasks=self.tasks,
             expires_ms=expires_ms,
         )
 
@@ -92,7 +107,8 @@ class Appraiser:
         self._terms = terms
         self._benches = benches
         self._seed = seed
-        self._alignments: dict[tuple[bytes, bytes], Permutations] = {}
+        self._merges: dict[tuple[bytes, bytes], tuple[Permutations | None, MergePlan]] = {}
+        """(buyer's snapshot, seller's snapshot) -> how the pair is merged: it serves the pair's other direction."""
         self.schemas = {task: bench.schema for task, bench in benches.items()}
 
     def self_test(self) -> None:
@@ -137,50 +153,82 @@ class Appraiser:
         seller_path: Path,
         out: Path,
         *,
+        upon: tuple[bytes, Path] | None = None,
         progress: Progress = lambda doing, done: None,
     ) -> Finding:
         """What `seller` would bring `buyer`, and the parcel that would be delivered, packed at `out`.
+
+        :param upon: a trade and its packed delivery: the buyer is taken as it would be after that purchase
 
         :param progress: told what is being done and the finished part, 0 ... 1; may raise to stop
         :raises MarketError: a snapshot that cannot be read, or a full disk
         """
         bench = self._benches[buyer.task]
         ours = unpack(buyer_path, schema=bench.schema)
+        if upon is not None:
+            ours.update(unpack(upon[1], schema=bench.schema, partial=True))
         theirs = unpack(seller_path, schema=self.schemas[seller.task])
+        tradable = [spec.name for spec in bench.schema.tensors if self._terms.is_tradable(spec.name)]
+        alignment, plan = (None, None) if upon is not None else self._known_merge(bench, buyer, seller)
+        if alignment is None:
+            alignment = align_pair(bench.spec, ours, theirs, seed=self._seed)
         result = appraise(
             bench.evaluator,
             bench.validation,
             bench.spec,
             ours,
             theirs,
-            tradable=[spec.name for spec in bench.schema.tensors if self._terms.is_tradable(spec.name)],
+            tradable=tradable,
             encode_decode=self._deliverable,
             confidence=self._terms.confidence,
             seed=self._seed,
-            alignment=self._alignment(buyer, seller, ours, theirs),
+            alignment=alignment,
+            plan=plan,
+            granularity=self._terms.coefficients,
             progress=progress,
         )
+        if upon is None and len(tradable) == len(bench.schema.tensors):
+            self._keep_merge(buyer, seller, alignment, result.plan)
         delivery = self._pack(result.delivered, buyer, out) if result.delivered else NOTHING
-        # The tensors are on disk now; a round's findings must not hold them all in memory.
-        return Finding(trade, self._terms.name, buyer, seller, delivery, dataclasses.replace(result, delivered={}))
+        return Finding(
+            trade=trade,
+            market=self._terms.name,
+            buyer=buyer,
+            seller=seller,
+            delivery=delivery,
+            after=None if upon is None else upon[0],
+            # The tensors are on disk now; a round's findings must not hold them all in memory.
+            result=dataclasses.replace(result, delivered={}),
+            classes=_most_changed(result.per_class) if self._terms.tell_classes else (),
+            tasks=self._on_other_tasks(buyer.task, ours, result) if self._terms.tell_tasks else (),
+        )
 
-    def _alignment(
-        self, buyer: Submission, seller: Submission, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
-    ) -> Permutations | None:
-        """One matching serves both directions of a pair: the other one takes its inverse."""
-        spec = self._benches[buyer.task].spec
-        if spec is None:
-            return None
-        same_model = self._benches[seller.task].spec == spec
-        known = self._alignments.pop((seller.snapshot, buyer.snapshot), None) if same_model else None
-        if known is not None:
-            return inverse(spec, known)
-        permutations = align_pair(spec, ours, theirs, seed=self._seed)
-        assert permutations is not None
-        if len(self._alignments) >= ALIGNMENTS_KEPT:
-            self._alignments.clear()
-        self._alignments[buyer.snapshot, seller.snapshot] = permutations
-        return permutations
+    def _known_merge(
+        self, bench: TaskBench, buyer: Submission, seller: Submission
+    ) -> tuple[Permutations | None, MergePlan | None]:
+        """The merge that the pair's other direction found, seen from this side; used once."""
+        if buyer.task != seller.task:
+            return None, None
+        alignment, plan = self._merges.pop((seller.snapshot, buyer.snapshot), (None, None))
+        if plan is None or bench.spec is None or alignment is None:
+            return None, plan and reverse(plan, None, None)
+        return inverse(bench.spec, alignment), reverse(plan, bench.spec, alignment)
+
+    def _keep_merge(
+        self, buyer: Submission, seller: Submission, alignment: Permutations | None, plan: MergePlan
+    ) -> None:
+        if len(self._merges) >= MERGES_KEPT:
+            self._merges.clear()
+        self._merges[buyer.snapshot, seller.snapshot] = (alignment, plan)
+
+    def _on_other_tasks(self, own: str, buyer: Mapping[str, Tensor], result: Appraisal) -> tuple[TaskChange, ...]:
+        """What the delivery changes on the tasks that have the same model."""
+        changes = []
+        for name, bench in self._benches.items():
+            if name != own and bench.schema == self.schemas[own] and result.delivered:
+                found = gain_on(bench.evaluator, bench.validation, buyer, result.delivered, self._terms.confidence)
+                changes.append(TaskChange(name, found.gain.mean, found.gain.low, found.gain.high))
+        return tuple(changes[:MOST_TASKS])
 
     def _pack(self, tensors: Mapping[str, Tensor], buyer: Submission, out: Path) -> bytes:
         manifest = pack(
@@ -198,3 +246,11 @@ class Appraiser:
     def _deliverable(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors as the buyer will decode them: those are measured."""
         return round_trip(tensors, self._terms.delivery_codec)
+
+
+def _most_changed(classes: Sequence[ClassGain]) -> tuple[ClassChange, ...]:
+    most = sorted(classes, key=lambda one: -abs(one.gain) * one.samples)[:MOST_CLASSES]
+    return tuple(
+        ClassChange(one.label, one.samples, one.gain, one.metric_before, one.metric_after)
+        for one in sorted(most, key=lambda one: one.label)
+    )

@@ -8,33 +8,28 @@ ledger's file or in a folder it names; this object can be dropped at any point a
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import secrets
 import weakref
 from collections import Counter
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from p2pmarket import limits
-from p2pmarket.broker_node.appraiser import Appraiser, Finding
-from p2pmarket.broker_node.book import Book, Submission
+from p2pmarket.broker_node.appraisals import Appraisals, void_unreported
+from p2pmarket.broker_node.appraiser import Appraiser
+from p2pmarket.broker_node.book import Book
 from p2pmarket.broker_node.clearing import Clearing
 from p2pmarket.broker_node.desk import Desk, last_word, level_of
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.broker_node.parcels import Parcels
-from p2pmarket.broker_node.rounds import Round, next_round
 from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
-from p2pmarket.crypto.signing import sign
 from p2pmarket.errors import ConnectionLost, MachineFault, MarketError, RuleBroken
 from p2pmarket.files import private_folder, remove_tree
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.ledger.trade import ENDS, SETTLED, STATES, SUBMITTED
+from p2pmarket.ledger.trade import ENDS, SETTLED, STATES
 from p2pmarket.market import MarketTerms
-from p2pmarket.messages import Appraisal
 from p2pmarket.network.names import PARCELS, SESSIONS
 from p2pmarket.network.session import Session, read_frame, write_frame
 from p2pmarket.network.streams import end_tasks
@@ -48,10 +43,10 @@ TIDY_EVERY_MS = 3600 * 1000
 KEEP_MS = 2 * limits.MAX_MESSAGE_AGE_SECONDS * 1000
 """Replies and ended submissions are kept for this long after the last delivery of their time may have been fetched: a
 buyer that was away must still learn what became of its bid."""
-TICK_SECONDS = 0.5
-"""How often deadlines are looked at when nothing else happens."""
 PAUSE_SECONDS = 5.0
 """How long to wait before trying again what this machine could not do, such as writing to a full disk."""
+TICK_SECONDS = 0.5
+"""How often deadlines are looked at when nothing else happens."""
 
 
 class Broker:
@@ -114,10 +109,20 @@ class Broker:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._serving: set[asyncio.Task[Any]] = set()
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="appraiser")
         self._closed = False
         self.counts: Counter[str] = Counter()
         """What happened since the start: sessions, parcels, appraisals."""
+        self._appraisals = Appraisals(
+            identity=identity,
+            terms=terms,
+            ledger=ledger,
+            book=self._book,
+            clearing=self._clearing,
+            appraiser=appraiser,
+            clock=clock,
+            mail_waits=self._mail_waits,
+            counts=self.counts,
+        )
 
     async def start(self) -> None:
         """Takes up what was under way, then serves."""
@@ -125,7 +130,7 @@ class Broker:
         await self._forget_ended()
         await self._transport.serve(SESSIONS, self._until_closed(self._serve_session))
         await self._transport.serve(PARCELS, self._until_closed(self._parcels.serve))
-        self._own(self._appraise_for_ever())
+        self._own(self._hold_rounds())
         self._own(self._watch_deadlines())
 
     async def close(self) -> None:
@@ -134,8 +139,7 @@ class Broker:
         await end_tasks(self._serving)
         await self._clearing.close()
         await end_tasks(self._tasks)
-        # An appraisal under way ends at its next step; waiting for it must not hold up the event loop.
-        await asyncio.to_thread(self._worker.shutdown, wait=True, cancel_futures=True)
+        await self._appraisals.close()
 
     @property
     def agents(self) -> int:
@@ -210,105 +214,18 @@ class Broker:
         self.counts["parcels"] += 1
         self._wake.set()
 
-    # ---- appraisals -----------------------------------------------------------------------------------------
-
-    async def _appraise_for_ever(self) -> None:
+    async def _hold_rounds(self) -> None:
         while True:
             try:
-                due = await self._next_round()
-                if due is None:
-                    await self._wake.wait()
-                    self._wake.clear()
+                if await self._appraisals.hold_next():
+                    await self._forget_ended()
                     continue
-                await self._hold(due)
             except Exception as error:  # its members still wait; the market must not stop for one round
                 log.error("a round failed and is tried again: %s", error, exc_info=not isinstance(error, MachineFault))
                 await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _next_round(self) -> Round | None:
-        waiting, latest = await self._ledger.inside(lambda db: (self._book.waiting(db), self._book.latest(db)))
-        return next_round(self._terms, waiting, latest, self._clock())
-
-    async def _hold(self, due: Round) -> None:
-        """Appraises a round and tells its members; of nothing, where that fails for a reason that would come again."""
-        try:
-            await self._appraise_round(due)
-        except MachineFault:
-            raise
-        except Exception:
-            log.exception("a round failed; its members are told of no reports")
-            await self._finish(due, {})
-
-    async def _appraise_round(self, due: Round) -> None:
-        reports: dict[bytes, list[Finding]] = {}
-        for buyer in due.members:
-            if buyer.buy:
-                reports[buyer.id] = [
-                    finding
-                    for seller in due.sellers_for(buyer, self._terms.max_sellers)
-                    if (finding := await self._appraise_pair(buyer, seller)) is not None
-                ]
-        await self._finish(due, reports)
-
-    async def _appraise_pair(self, buyer: Submission, seller: Submission) -> Finding | None:
-        """One appraisal; None when it failed, which voids its trade."""
-        trade = secrets.token_bytes(16)
-        folder = private_folder(self._clearing.folder(trade))
-        await self._ledger.run(
-            Ledger.create_trade, trade, buyer.agent, seller.agent, buyer.snapshot, seller.snapshot, buyer.id
-        )
-        self.counts["appraisals"] += 1
-        paths = (self._book.parcel(buyer.id), self._book.parcel(seller.id), folder / "delivery")
-        appraise = functools.partial(
-            self._appraiser.appraise, trade, buyer, seller, *paths, progress=self._stop_when_closed
-        )
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._worker, appraise)
-        except Exception as error:  # whatever is wrong with one pair, the market goes on
-            known = isinstance(error, MarketError)
-            log.warning("appraisal of %s for %s failed: %s", seller.agent, buyer.agent, error, exc_info=not known)
-            await self._ledger.run(Ledger.fail, trade, error.code if isinstance(error, MarketError) else "failed")
-            await asyncio.to_thread(remove_tree, folder)
-            if isinstance(error, MachineFault):
-                raise  # the round is held again when this machine can
-            return None
-
-    def _stop_when_closed(self, doing: str, done: float) -> None:
-        """Called between an appraisal's steps, in its thread."""
-        if self._closed:
-            raise MarketError("the broker stops", code="stopping")
-
-    def _why_nothing(self, due: Round, member: Submission) -> str:
-        if due.sellers_for(member, self._terms.max_sellers):
-            return "the broker could not appraise what others offer now"
-        return "nobody else offers parameters in this market now"
-
-    async def _finish(self, due: Round, findings: dict[bytes, list[Finding]]) -> None:
-        """Ends the round: reports go out as mail in the transaction that marks its members as appraised."""
-        expires_ms = self._clock() + self._terms.bid_ms
-
-        def record(ledger: Ledger) -> None:
-            with ledger.transaction() as db:
-                number = self._book.last_round(db) + 1
-                for member in due.members:
-                    self._book.appraised(db, member.id, number)
-                    if not member.buy:
-                        continue
-                    reports = [finding.report(expires_ms) for finding in findings.get(member.id, [])]
-                    reports.sort(key=lambda report: -report.gain)
-                    signed = []
-                    for report in reports:
-                        signed.append(sign(self._identity, report))
-                        ledger.record_report(report.trade, signed[-1], report.delivery, expires_ms)
-                    note = "" if signed else self._why_nothing(due, member)
-                    mail = Appraisal(submission=member.id, round=number, reports=tuple(signed), note=note)
-                    ledger.queue_mail(member.agent, sign(self._identity, mail))
-                _void_unreported(ledger, "failed")
-
-        await self._ledger.run(record)
-        for member in due.members:
-            self._mail_waits(member.agent)
-        await self._forget_ended()
+                continue
+            await self._wake.wait()
+            self._wake.clear()
 
     # ---- deadlines ------------------------------------------------------------------------------------------
 
@@ -338,7 +255,7 @@ class Broker:
         """After a crash: voids appraisals that were under way, takes in parcels that were complete."""
         with ledger.transaction() as db:
             self._book.create_tables(db)
-            _void_unreported(ledger, "restarted")
+            void_unreported(ledger, "restarted")
             for submission in self._book.awaited(db):
                 if self._book.parcel(submission.id).exists():
                     self._book.book(db, submission.id)
@@ -369,9 +286,3 @@ class Broker:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task of the broker failed: %s", error, exc_info=error)
-
-
-def _void_unreported(ledger: Ledger, reason: str) -> None:
-    """Ends trades whose appraisal came to nothing: rounds follow one another, so none of them is under way."""
-    for trade in ledger.trades(state=SUBMITTED):
-        ledger.fail(trade.trade, reason)

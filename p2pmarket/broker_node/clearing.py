@@ -20,10 +20,10 @@ from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.errors import Expired, RuleBroken
 from p2pmarket.files import remove_tree
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.ledger.trade import ENDS
+from p2pmarket.ledger.trade import ENDS, PAID
 from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
-from p2pmarket.messages import Ask, AskRequest, Bid
+from p2pmarket.messages import Ask, AskRequest, Bid, GainReport
 from p2pmarket.network.streams import end_tasks
 from p2pmarket.pricing.bargaining import strike
 from p2pmarket.units import Clock
@@ -82,8 +82,10 @@ class Clearing:
             stored = ledger.seen_reply(buyer, bid.message_id)
             if stored is not None:
                 return stored
-            if ledger.trade(bid.trade).buyer != buyer:
+            trade = ledger.trade(bid.trade)
+            if trade.buyer != buyer:
                 raise RuleBroken("this trade is another buyer's", code="not-yours")
+            _check_order(ledger, trade)
             if bid.delivery == NOTHING:
                 raise RuleBroken("no merge helped on this trade, there is nothing to buy", code="nothing-to-buy")
             ledger.place_bid(data)
@@ -183,3 +185,14 @@ class Clearing:
         reply = await self._ledger.run(end)
         await self.forget((bid.trade,))
         return reply
+
+
+def _check_order(ledger: Ledger, trade: TradeRow) -> None:
+    """:raises RuleBroken: the gain is upon another purchase, which is not settled"""
+    if trade.report is None:
+        return
+    after = verify(trade.report, GainReport, signer=None).after
+    if after is not None and ledger.trade(after).state not in PAID:
+        raise RuleBroken(
+            "this gain is upon another purchase of the same appraisal; buy that one first", code="out-of-order"
+        )

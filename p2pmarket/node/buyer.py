@@ -135,18 +135,23 @@ class Buyer:
             await self._decline(joined, reports)
             return TradeResult((late,), reports=reports, round=appraisal.round, note="a late delivery was still better")
         wallet = await self._wallet(joined)
-        wanted = [(amount, report) for report in reports if (amount := self._strategy.bid(report, wallet)) is not None]
+        wanted = [
+            (amount, report)
+            for report in reports
+            if report.after is None and (amount := self._strategy.bid(report, wallet)) is not None
+        ]
         wanted.sort(key=lambda pair: -pair[0])
         note = appraisal.note or _why_not(reports)
         for position, (amount, report) in enumerate(wanted):
             outcome = await self._buy(joined, report, amount)
             if isinstance(outcome, Deal):
-                purchase = await self._collect(joined, report.trade)
-                await self._decline(joined, [other for _, other in wanted[position + 1 :]])
-                await self._decline(joined, _others(reports, wanted))
-                return TradeResult((purchase,), reports=reports, round=appraisal.round)
+                purchases = [await self._collect(joined, report.trade), *await self._buy_upon(joined, report, reports)]
+                done = {one.trade for _, one in wanted[: position + 1]} | {one.trade for one in purchases}
+                await self._decline(joined, [other for other in reports if other.trade not in done])
+                return TradeResult(tuple(purchases), reports=reports, round=appraisal.round)
             note = outcome
-        await self._decline(joined, _others(reports, wanted))
+        tried = {report.trade for _, report in wanted}
+        await self._decline(joined, [report for report in reports if report.trade not in tried])
         return TradeResult(reports=reports, round=appraisal.round, note=note)
 
     async def loaded(self, purchases: Iterable[Purchase]) -> None:
@@ -185,6 +190,23 @@ class Buyer:
         assert row is not None
         await self._fetch(joined, row)
         return await self._purchase(joined, row)
+
+    async def _buy_upon(self, joined: Joined, bought: GainReport, reports: Sequence[GainReport]) -> list[Purchase]:
+        """What adds to the purchase just made, one upon the other; each delivery holds those before it."""
+        purchases: list[Purchase] = []
+        try:
+            while upon := next((report for report in reports if report.after == bought.trade), None):
+                amount = self._strategy.bid(upon, await self._wallet(joined))
+                if amount is None or not isinstance(await self._buy(joined, upon, amount), Deal):
+                    break
+                purchases.append(await self._collect(joined, upon.trade))
+                bought = upon
+        except (
+            NetworkFault,
+            Refused,
+        ) as error:  # what was bought first is here; the rest is taken up at the next visit
+            log.warning("the purchases after the first are taken up later: %s", error)
+        return purchases
 
     async def _send_bid(self, joined: Joined, bid: Bid, data: bytes) -> Deal | str:
         """Sends a bid that is written down until it is answered; the Deal, or why there is none."""
@@ -281,20 +303,24 @@ class Buyer:
 
     async def _late_delivery(self, joined: Joined, reports: Sequence[GainReport]) -> Purchase | None:
         """A delivery from an interrupted visit, where the broker measured it as better than this visit's snapshot."""
-        for row in await self._journal.run(AgentJournal.owed):
-            folder = self._deliveries / row.trade.hex()
-            if row.broker != joined.broker or row.stage != "fetched" or row.report is None or not folder.exists():
+        now = {report.task: report.loss_before for report in reports if report.after is None}
+        late = [
+            (verify(row.report, GainReport, signer=joined.broker), row)
+            for row in await self._journal.run(AgentJournal.owed)
+            if row.broker == joined.broker and row.stage == "fetched" and row.report is not None
+            if (self._deliveries / row.trade.hex()).exists()
+        ]
+        best: Purchase | None = None
+        for report, row in sorted(late, key=lambda pair: pair[0].loss_after):
+            if report.task not in now:
                 continue
-            late = verify(row.report, GainReport, signer=joined.broker)
-            now = [report.loss_before for report in reports if report.task == late.task]
-            if not now:
+            if best is None and report.loss_after < now[report.task]:
+                best = await self._purchase(joined, row)
                 continue
-            if late.loss_after < now[0]:
-                return await self._purchase(joined, row)
-            log.warning("the late delivery of trade %s is no longer better and is dropped", row.trade.hex()[:8])
+            log.warning("the late delivery of trade %s is no longer the best and is dropped", row.trade.hex()[:8])
             await self._journal.run(AgentJournal.give_up, joined.broker, row.trade, "too-late")
-            await asyncio.to_thread(remove_tree, folder)
-        return None
+            await asyncio.to_thread(remove_tree, self._deliveries / row.trade.hex())
+        return best
 
     def _sweep(self, owed: Collection[str]) -> None:
         """Removes what earlier processes left of deliveries that are owed no longer."""
@@ -325,17 +351,11 @@ def _check_delivery(path: Path, report: GainReport, joined: Joined) -> None:
     unpack(path, schema=joined.schema(report.task), partial=True)
 
 
-def _others(reports: Sequence[GainReport], wanted: Sequence[tuple[int, GainReport]]) -> list[GainReport]:
-    """Reports that were not bid on."""
-    taken = {report.trade for _, report in wanted}
-    return [report for report in reports if report.trade not in taken]
-
-
 def _why_not(reports: Sequence[GainReport]) -> str:
     """Why nothing was worth a bid, in words."""
     if not reports:
         return "nothing was offered"
     best = reports[0]
     if best.weight == 0:
-        return "no merge would help"
+        return best.reason or "no merge would help"
     return f"the best gain was {best.gain:.4f} [{best.gain_low:.4f}, {best.gain_high:.4f}], not enough for a bid"

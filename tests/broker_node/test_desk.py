@@ -32,7 +32,7 @@ def desk_for(tensors: int, folder: Path) -> Desk:
         identity=identity,
         keyring=Keyring.open(folder / "keys", identity, now_ms),
         terms=TERMS,
-        schema=Schema(tuple(TensorSpec(name, (4, 4), "float32") for name in names)),
+        schemas={"task": Schema(tuple(TensorSpec(name, (4, 4), "float32") for name in names))},
         ledger=unused,
         book=unused,
         clearing=unused,
@@ -47,5 +47,5 @@ def test_a_model_of_a_thousand_tensors_fits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tensors", [3115, 4096])
 def test_a_model_whose_tensors_do_not_fit_a_welcome_is_refused_with_their_number(tensors: int, tmp_path: Path) -> None:
     """3115: the schema alone still fits a record, the Welcome around it does not."""
-    with pytest.raises(TermsError, match=f"has {tensors} tensors"):
+    with pytest.raises(TermsError, match=f"have {tensors} tensors"):
         desk_for(tensors, tmp_path)

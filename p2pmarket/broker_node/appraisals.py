@@ -1,0 +1,193 @@
+"""Rounds at work: appraise who is due, chain purchases that help together, tell the members by mail.
+
+Knows: in which order a round's pairs are appraised, which worker does it, what its members are told. Refuses to know:
+when a round is due (rounds), what a pair is worth (appraiser), streams. Whatever is wrong with one pair ends that pair;
+what is wrong with this machine ends the round, which is held again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from p2pmarket.broker_node.appraiser import Appraiser, Finding
+from p2pmarket.broker_node.book import Book, Submission
+from p2pmarket.broker_node.clearing import Clearing
+from p2pmarket.broker_node.ledger_thread import LedgerThread
+from p2pmarket.broker_node.rounds import Round, next_round
+from p2pmarket.crypto.keys import Identity
+from p2pmarket.crypto.signing import sign
+from p2pmarket.errors import MachineFault, MarketError
+from p2pmarket.files import private_folder, remove_tree
+from p2pmarket.ledger.journal import Ledger
+from p2pmarket.ledger.trade import SUBMITTED
+from p2pmarket.market import MarketTerms
+from p2pmarket.messages import Appraisal
+from p2pmarket.units import Clock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Appraisals:
+    """Holds the rounds of one market."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        terms: MarketTerms,
+        ledger: LedgerThread,
+        book: Book,
+        clearing: Clearing,
+        appraiser: Appraiser,
+        clock: Clock,
+        mail_waits: Callable[[str], None],
+        counts: Counter[str],
+    ) -> None:
+        """
+        :param mail_waits: called with a peer id when there is new mail for it
+        :param counts: where appraisals are counted
+        """
+        self._identity = identity
+        self._terms = terms
+        self._ledger = ledger
+        self._book = book
+        self._clearing = clearing
+        self._appraiser = appraiser
+        self._clock = clock
+        self._mail_waits = mail_waits
+        self._counts = counts
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="appraiser")
+        self._closed = False
+
+    async def hold_next(self) -> bool:
+        """Holds the round that is due; False when none is.
+
+        :raises MachineFault: something this machine could not do; the round's members still wait
+        """
+        waiting, latest = await self._ledger.inside(lambda db: (self._book.waiting(db), self._book.latest(db)))
+        due = next_round(self._terms, waiting, latest, self._clock())
+        if due is not None:
+            await self._hold(due)
+        return due is not None
+
+    async def close(self) -> None:
+        """Ends what is under way at its next step; without holding up the event loop."""
+        self._closed = True
+        await asyncio.to_thread(self._worker.shutdown, wait=True, cancel_futures=True)
+
+    async def _hold(self, due: Round) -> None:
+        """Appraises a round and tells its members; of nothing, where that fails for a reason that would come again."""
+        try:
+            findings = {buyer.id: await self._appraise_for(buyer, due) for buyer in due.members if buyer.buy}
+            await self._finish(due, findings)
+        except MachineFault:
+            raise
+        except Exception:
+            log.exception("a round failed; its members are told of no reports")
+            await self._finish(due, {})
+
+    async def _appraise_for(self, buyer: Submission, due: Round) -> list[Finding]:
+        """Every seller alone, the best gain first; then those that add to the best, each upon the one before it.
+
+        A greedy soup (Wortsman et al. 2022, "Model soups", recipe 1) as a chain of purchases, so that each seller is
+        paid for what it adds.
+        """
+        found = [
+            finding
+            for seller in due.sellers_for(buyer, self._terms.max_sellers)
+            if (finding := await self._appraise_pair(buyer, seller)) is not None
+        ]
+        found.sort(key=lambda finding: -finding.result.gain)
+        helpful = [finding for finding in found if finding.result.low > 0]
+        chain = helpful[:1]
+        for other in helpful[1:]:
+            if len(chain) >= self._terms.max_chain:
+                break
+            upon = await self._appraise_pair(buyer, other.seller, upon=chain[-1])
+            if upon is not None and upon.result.low > 0:
+                chain.append(upon)
+            elif upon is not None:
+                await self._drop(upon.trade, "nothing-added")
+        return found + chain[1:]
+
+    async def _appraise_pair(
+        self, buyer: Submission, seller: Submission, *, upon: Finding | None = None
+    ) -> Finding | None:
+        """One appraisal, of the buyer as it would be after the purchase `upon`; None when it failed: no trade."""
+        trade = secrets.token_bytes(16)
+        folder = private_folder(self._clearing.folder(trade))
+        await self._ledger.run(
+            Ledger.create_trade, trade, buyer.agent, seller.agent, buyer.snapshot, seller.snapshot, buyer.id
+        )
+        self._counts["appraisals"] += 1
+        paths = (self._book.parcel(buyer.id), self._book.parcel(seller.id), folder / "delivery")
+        before = None if upon is None else (upon.trade, self._clearing.folder(upon.trade) / "delivery")
+        try:
+            return await self._in_worker(
+                functools.partial(
+                    self._appraiser.appraise, trade, buyer, seller, *paths, upon=before, progress=self._stop_when_closed
+                )
+            )
+        except Exception as error:  # whatever is wrong with one pair, the market goes on
+            known = isinstance(error, MarketError)
+            log.warning("appraisal of %s for %s failed: %s", seller.agent, buyer.agent, error, exc_info=not known)
+            await self._drop(trade, error.code if isinstance(error, MarketError) else "failed")
+            if isinstance(error, MachineFault):
+                raise  # the round is held again when this machine can
+            return None
+
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    async def _drop(self, trade: bytes, reason: str) -> None:
+        await self._ledger.run(Ledger.fail, trade, reason)
+        await asyncio.to_thread(remove_tree, self._clearing.folder(trade))
+
+    def _stop_when_closed(self, doing: str, done: float) -> None:
+        """Called between an appraisal's steps, in its thread."""
+        if self._closed:
+            raise MarketError("the broker stops", code="stopping")
+
+    def _why_nothing(self, due: Round, member: Submission) -> str:
+        if due.sellers_for(member, self._terms.max_sellers):
+            return "the broker could not appraise what others offer now"
+        return "nobody else offers parameters in this market now"
+
+    async def _finish(self, due: Round, findings: dict[bytes, list[Finding]]) -> None:
+        """Ends the round: reports go out as mail in the transaction that marks its members as appraised."""
+        expires_ms = self._clock() + self._terms.bid_ms
+
+        def record(ledger: Ledger) -> None:
+            with ledger.transaction() as db:
+                number = self._book.last_round(db) + 1
+                for member in due.members:
+                    self._book.appraised(db, member.id, number)
+                    if not member.buy:
+                        continue
+                    signed = []
+                    for finding in findings.get(member.id, []):
+                        signed.append(sign(self._identity, finding.report(expires_ms)))
+                        ledger.record_report(finding.trade, signed[-1], finding.delivery, expires_ms)
+                    note = "" if signed else self._why_nothing(due, member)
+                    mail = Appraisal(submission=member.id, round=number, reports=tuple(signed), note=note)
+                    ledger.queue_mail(member.agent, sign(self._identity, mail))
+                void_unreported(ledger, "failed")
+
+        await self._ledger.run(record)
+        for member in due.members:
+            self._mail_waits(member.agent)
+
+
+def void_unreported(ledger: Ledger, reason: str) -> None:
+    """Ends trades whose appraisal came to nothing: rounds follow one another, so none of them is under way."""
+    for trade in ledger.trades(state=SUBMITTED):
+        ledger.fail(trade.trade, reason)
