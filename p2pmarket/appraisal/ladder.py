@@ -1,0 +1,168 @@
+"""What an agent is told of a measured gain: in coarse steps, anew only when it has become better, and not too often.
+
+Knows: numbers, and what one agent was told before. Refuses to know: models, peers, where the state is kept; the time is
+passed in. Pure rules over frozen states; nothing here fails.
+
+Exact losses on chosen snapshots give the broker's data away: a loss that is quadratic in d parameters is known after
+(d + 1)(d + 2) / 2 readings, and so is its optimum. Three rules stand against it.
+
+* The ladder (Blum & Hardt 2015, "The Ladder: a reliable leaderboard for machine learning competitions", section 3): an
+  agent's own loss is told anew only when it is better than the best it was told by more than a step. Gains are told
+  over that best, so that a worse snapshot, however it was made, tells nothing, and a gain that is not beyond chance is
+  not told at all (their section 4 takes the standard error for a step, for the same reason). What is not told is not
+  sold: the report then is the one of no purchase.
+* Relative steps: a step is a part of the agent's own told loss. Steps of a fixed size would be fine ones for an
+  attacker whose weights, and so whose losses, are a million times too large.
+* An allowance of appraisals in a span of time, for buyers by reports and for sellers by new snapshots.
+
+Equal questions get equal answers, so asking again and averaging brings nothing. All rounding is against the gain: told
+<= true for `gain` and `low`, told >= true for `loss_after`, and the interval told holds the true one of the gain over
+the best. An honest agent whose loss falls sees each gain understated, and its own loss overstated, by at most two
+steps: a gain of a third of its loss is told with a relative error below 2 * 3 / `steps`.
+
+What remains possible: every told report is a reading of log2(steps) bits or so, and a coalition has one for every pair
+of its snapshots that its allowances pay for. It may climb: propose sellers at random, keep what is reported as a gain.
+Each such step is a true improvement of at least a step on REPORT, bought with allowance, so what is to be had is the
+optimum slowly, as every training run has it. New identities begin with a new allowance and an empty state: they must
+cost something, or the market must admit its agents. Nothing is hidden from a buyer that buys: the delivery is the
+merge itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+_RATIO = 0.5
+"""From one rung to the next below the greatest gain told."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How much a market tells."""
+
+    steps: int = 16
+    """A step is one `steps`-th of the agent's told loss; metrics are told in `steps`-ths."""
+    appraisals: int = 64
+    """Appraisals an agent may have in `window_ms`."""
+    window_ms: int = 3_600_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What one agent was told and has used, for one task and one validation digest; the empty one for a newcomer."""
+
+    loss: float = math.inf
+    """The lowest loss of its own snapshots it was told; inf: none yet."""
+    metric: float = 0.0
+    """The metric told with that loss."""
+    gain: int = 0
+    """The greatest gain told over that loss, in steps."""
+    window_from_ms: int = 0
+    used: int = 0
+    """Appraisals since `window_from_ms`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """The numbers of a report, exact or told; named as in `Appraisal`."""
+
+    loss_before: float
+    loss_after: float
+    gain: float
+    low: float
+    high: float
+    metric_before: float
+    metric_after: float
+    weight: float
+    """The seller's portion; 0: nothing would be delivered, and told numbers are those of no purchase."""
+
+
+def spend(state: Told, rule: Rule, now_ms: int, count: int = 1) -> Told | None:
+    """The state after `count` more appraisals, None where the allowance is used up: then do not appraise.
+
+    Spend one from the buyer for every report, and one from the seller for each of its snapshots when it is first
+    appraised, not for each buyer, or any buyer could use up a seller's allowance.
+    """
+    fresh = now_ms - state.window_from_ms >= rule.window_ms or now_ms < state.window_from_ms
+    start, used = (now_ms, 0) if fresh else (state.window_from_ms, state.used)
+    if used + count > rule.appraisals:
+        return None
+    return dataclasses.replace(state, window_from_ms=start, used=used + count)
+
+
+def told(state: Told, exact: Numbers, rule: Rule) -> tuple[Numbers, Told]:
+    """What the buyer is told of `exact`, and its new state; a round's reports by `told_round`.
+
+    Told numbers keep `gain == loss_before - loss_after` up to float error.
+    """
+    state = _own(state, exact, rule)
+    before = state.loss
+    step = before / rule.steps
+    # Over the best it was told: what a worse snapshot adds to the gain is the agent's own doing.
+    excess = max(0.0, exact.gain - (before - exact.loss_after))
+    steps = _steps(exact.gain - excess, step)
+    if exact.weight == 0 or steps < 1 or exact.low - excess <= 0:
+        return Numbers(before, before, 0.0, 0.0, 0.0, state.metric, state.metric, 0.0), state
+    if steps > state.gain:
+        state = dataclasses.replace(state, gain=steps)
+    gain = step * _rung(state.gain, steps)
+    better = exact.metric_after - exact.metric_before
+    numbers = Numbers(
+        loss_before=before,
+        loss_after=before - gain,
+        gain=gain,
+        low=min(gain, step * _steps(exact.low - excess, 4 * step) * 4),
+        high=step * 4 * math.ceil((exact.high - excess) / (4 * step)),
+        metric_before=state.metric,
+        metric_after=state.metric + math.floor(4 * better) / 4,
+        weight=max(1, math.ceil(4 * min(1.0, exact.weight))) / 4,
+    )
+    return numbers, state
+
+
+def told_round(state: Told, exact: Sequence[Numbers], rule: Rule) -> tuple[tuple[Numbers, ...], Told]:
+    """`told` for all reports that one snapshot gets at one time, in their order.
+
+    The best is told first, so that it is told in full and the others relative to it.
+    """
+    numbers = list(exact)
+    for index in sorted(range(len(exact)), key=lambda index: -exact[index].gain):
+        numbers[index], state = told(state, exact[index], rule)
+    return tuple(numbers), state
+
+
+def _rung(best: int, steps: int) -> int:
+    """The greatest rung that `steps` reaches, in steps: the best, then each `_RATIO` of the one above, rounded down."""
+    rung = best
+    while rung > steps:
+        rung = min(rung - 1, math.floor(rung * _RATIO))
+    return max(rung, 1)
+
+
+def _own(state: Told, exact: Numbers, rule: Rule) -> Told:
+    """The state after a look at the agent's own loss: a new step of its ladder, or the old one."""
+    ratio = 1 + 1 / rule.steps
+    if exact.loss_before * ratio >= state.loss:
+        return state
+    loss = _grid_above(exact.loss_before, ratio)
+    if loss >= state.loss:
+        return state
+    return dataclasses.replace(
+        state, loss=loss, gain=0, metric=math.floor(exact.metric_before * rule.steps) / rule.steps
+    )
+
+
+def _grid_above(loss: float, ratio: float) -> float:
+    """The least power of `ratio` that is not below a loss >= 0."""
+    if loss <= 0:
+        return 0.0
+    power = math.ceil(math.log(loss) / math.log(ratio) - 1e-9)
+    while ratio**power < loss:  # what the logarithm rounded away
+        power += 1
+    return ratio**power
+
+
+def _steps(value: float, step: float) -> int:
+    return math.floor(value / step) if step > 0 else 0
