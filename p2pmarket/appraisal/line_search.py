@@ -144,11 +144,10 @@ class _Race:
         """Everything that may still win, on all samples, and one point beside the best to know the slope there."""
         best = self.best(part)
         left, right = self._neighbours(best)
-        near = [alpha for alpha in (left, right) if alpha is not None and math.isfinite(self.mean(alpha, part))]
-        beside = sorted(near, key=lambda alpha: (abs(alpha - best) < _CLOSE / 2, abs(alpha - best)))[:1]
         inside = (best if left is None else left, best if right is None else right)
         rivals = [alpha for alpha in self.not_clearly_worse(alive, part) if not inside[0] <= alpha <= inside[1]]
-        self.extend([best, *beside, *rivals], samples)
+        beside = self._witness(best, part, {best})
+        self.extend([best, *([] if beside is None else [beside]), *rivals], samples)
 
     def _neighbours(self, best: float) -> tuple[float | None, float | None]:
         return (
@@ -160,12 +159,11 @@ class _Race:
         """The next point to try, None where nothing is promised."""
         left, right = self._neighbours(best)
         if left is None or right is None:
-            # An end is best: one look inside, since a dip narrower than the grid's first step may hide there.
-            near = right if left is None else left
-            assert near is not None
-            step = (near - best) * _GOLDEN
-            return best + step if abs(near - best) > 2 * _CLOSE else None
+            return self._inside(best, count)
         below, above = self._rise(left, best, count), self._rise(right, best, count)
+        for alpha, rise in ((left, below), (right, above)):
+            if rise <= 0 and len(self.losses[alpha]) < count:
+                return alpha  # by all that is known it is the better one
         ahead, behind = right - best, best - left
         wide = min(ahead, behind) > 2 * _CLOSE
         golden = best + _GOLDEN * ahead if ahead > behind else best - _GOLDEN * behind
@@ -183,22 +181,51 @@ class _Race:
             shift = math.copysign(max(abs(shift), _CLOSE), shift)
         elif promise < _TOLERANCE * abs(self.mean(best, count)):
             return None
-        proposed = min(max(best + shift, left), right)
-        return None if min(abs(proposed - alpha) for alpha in self.losses) < 1e-3 else proposed
+        return self._new(min(max(best + shift, left), right), count)
+
+    def _inside(self, best: float, count: int) -> float | None:
+        """The next point where an end is best: a dip narrower than the grid's first step may hide beside it."""
+        near, far = sorted((alpha for alpha in self.losses if alpha != best), key=lambda alpha: abs(alpha - best))[:2]
+        if abs(near - best) > 2 * _CLOSE:
+            return best + _GOLDEN * (near - best)
+        low, high = self._rise(near, best, count), self._rise(far, best, count)
+        short, long = abs(near - best), abs(far - best)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return None
+        # curvature * x^2 + slope * x through the end and both points, x away from the end
+        curvature = (high / long - low / short) / (long - short)
+        slope = low / short - curvature * short
+        if not (curvature > 0 > slope) or slope * slope / (4 * curvature) < _TOLERANCE * abs(self.mean(best, count)):
+            return None
+        shift = min(-slope / (2 * curvature), short)
+        return self._new(best + math.copysign(shift, near - best), count)
+
+    def _new(self, proposed: float, count: int) -> float | None:
+        """The point, or the known one it is too near to: None where that has nothing more to tell."""
+        nearest = min(self.losses, key=lambda alpha: abs(alpha - proposed))
+        if abs(nearest - proposed) >= 1e-3:
+            return proposed
+        return nearest if len(self.losses[nearest]) < count else None
+
+    def _witness(self, best: float, count: int, but: Collection[float]) -> float | None:
+        """A point known on `count` samples, not in `but`, near the best one and yet far enough to show a slope."""
+        known = [alpha for alpha, losses in self.losses.items() if len(losses) >= count and alpha not in but]
+        known = [alpha for alpha in known if math.isfinite(self.mean(alpha, count))]
+        apart = [alpha for alpha in known if abs(alpha - best) >= _CLOSE]
+        if apart:
+            return min(apart, key=lambda alpha: (abs(alpha - best), alpha))
+        return max(known, key=lambda alpha: (abs(alpha - best), alpha), default=None)
 
     def _rise(self, alpha: float, best: float, count: int) -> float:
-        """Mean loss at alpha above that at best, on `count` samples: where alpha is known on fewer, by those, with the
-        slope corrected by a point that is known on all."""
+        """Mean loss at alpha above that at best, on `count` samples; where alpha is known on fewer, by those, with the
+        slope corrected by a point that is known on all of them."""
         known = min(len(self.losses[alpha]), count)
         rise = self._difference(alpha, best, known)
-        if known == count:
+        witness = self._witness(best, count, {alpha, best})
+        if known == count or witness is None:
             return rise
-        witnesses = [other for other in self._neighbours(best) if other is not None and other != alpha]
-        for other in witnesses:
-            if len(self.losses[other]) >= count:
-                drift = self._difference(other, best, count) - self._difference(other, best, known)
-                rise += drift / (other - best) * (alpha - best)
-        return rise if rise > 0 else 0.0
+        drift = self._difference(witness, best, count) - self._difference(witness, best, known)
+        return rise + drift / (witness - best) * (alpha - best)
 
     def _difference(self, alpha: float, best: float, count: int) -> float:
         mean = float((self.losses[alpha][:count] - self.losses[best][:count]).mean())

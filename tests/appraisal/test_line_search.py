@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -64,6 +65,25 @@ def test_the_loss_is_never_above_the_full_grids(name: str, samples: int) -> None
     best = sampled.best_of([*GRID, *TENTHS, *MIDDLES])
     assert found.loss <= best * (1 + 1e-4)
     torch.testing.assert_close(found.losses, sampled.all_at(found.alpha))
+
+
+def test_random_curves_with_noise_that_depends_on_the_point() -> None:
+    passes = []
+    for seed in range(150):
+        chance = random.Random(seed)
+        samples = chance.choice([300, 1000, 5000])
+        middle, steep, height = chance.uniform(-0.2, 1.2), 10 ** chance.uniform(-2, 1), chance.uniform(-1, 1)
+
+        def curve(alpha: float, m: float = middle, c: float = steep, h: float = height, seed: int = seed) -> float:
+            if seed % 3 == 0:
+                return 1 + c * math.sin(math.pi * alpha) ** 2 + h * alpha
+            return 1 + c * (alpha - m) ** 2 + (seed % 3 - 1) * c * h * (alpha - m) ** 3
+
+        sampled = Sampled(curve, samples, tilt=10 ** chance.uniform(-2, 0))
+        found = search_line(sampled, samples)
+        assert found.loss <= sampled.best_of([*GRID, *TENTHS, *MIDDLES]) * (1 + 1e-4), seed
+        passes.append(found.evaluations / samples)
+    assert sum(passes) / len(passes) < 5
 
 
 def test_a_search_costs_a_few_passes_and_asks_for_no_sample_twice() -> None:
