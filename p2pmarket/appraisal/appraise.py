@@ -150,7 +150,7 @@ def appraise(
         after = bench.on_select({**bench.buyer, **evaluator.place(delivered)})
         if not float(after.mean()) < float(before.mean()):
             reason = "the best merge found does not lower the loss"
-        elif not beats_controls(bench, sellers["identity"], after, plan.granularity, confidence, seed=seed):
+        elif not beats_controls(bench, sellers[plan.alignment], after, plan.granularity, seed=seed):
             reason = "the merge is not better than what the buyer's own parameters reach without the seller's knowledge"
     progress("measuring", 0.9)
     appraisal = _report(bench, plan, {} if reason else delivered, confidence, reason)

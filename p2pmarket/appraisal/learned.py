@@ -17,11 +17,11 @@ from torch import Tensor
 
 from p2pmarket.appraisal.merging import Coefficients
 
-STEPS = 60
+STEPS = 80
 BATCH = 512
-RATE = 0.05
-"""Adam's step: from one end of [0, 1] to the other in 20 steps."""
-PENALTY = 0.01
+RATE = 0.1
+"""Adam's step: from one end of [0, 1] to the other in ten steps."""
+PENALTY = 0.0005
 """Weight of the mean squared distance from the scalar optimum: it decides where the loss hardly does."""
 LOOK_EVERY = 5
 """Steps between two looks at the held-back samples."""
