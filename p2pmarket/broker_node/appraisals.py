@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import queue
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from p2pmarket.broker_node.appraiser import Appraiser, Finding
+from p2pmarket.broker_node.appraiser import NOTHING, Appraiser, Finding
 from p2pmarket.broker_node.book import Book, Submission
 from p2pmarket.broker_node.clearing import Clearing
 from p2pmarket.broker_node.ledger_thread import LedgerThread
@@ -65,7 +66,10 @@ class Appraisals:
         self._clock = clock
         self._mail_waits = mail_waits
         self._counts = counts
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="appraiser")
+        self._threads = ThreadPoolExecutor(max_workers=appraiser.workers, thread_name_prefix="appraiser")
+        self._idle: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for worker in range(appraiser.workers):
+            self._idle.put(worker)
         self._closed = False
 
     async def hold_next(self) -> bool:
@@ -82,12 +86,14 @@ class Appraisals:
     async def close(self) -> None:
         """Ends what is under way at its next step; without holding up the event loop."""
         self._closed = True
-        await asyncio.to_thread(self._worker.shutdown, wait=True, cancel_futures=True)
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
     async def _hold(self, due: Round) -> None:
         """Appraises a round and tells its members; of nothing, where that fails for a reason that would come again."""
         try:
-            findings = {buyer.id: await self._appraise_for(buyer, due) for buyer in due.members if buyer.buy}
+            wanted = {buyer: due.sellers_for(buyer) for buyer in due.members if buyer.buy}
+            chosen = await self._in_worker(lambda worker: self._appraiser.shortlist(wanted, self._book.parcel))
+            findings = {buyer.id: await self._appraise_for(buyer, sellers) for buyer, sellers in chosen.items()}
             await self._finish(due, findings)
         except MachineFault:
             raise
@@ -95,17 +101,20 @@ class Appraisals:
             log.exception("a round failed; its members are told of no reports")
             await self._finish(due, {})
 
-    async def _appraise_for(self, buyer: Submission, due: Round) -> list[Finding]:
+    async def _appraise_for(self, buyer: Submission, sellers: Sequence[Submission]) -> list[Finding]:
         """Every seller alone, the best gain first; then those that add to the best, each upon the one before it.
 
         A greedy soup (Wortsman et al. 2022, "Model soups", recipe 1) as a chain of purchases, so that each seller is
         paid for what it adds.
         """
-        found = [
-            finding
-            for seller in due.sellers_for(buyer, self._terms.max_sellers)
-            if (finding := await self._appraise_pair(buyer, seller)) is not None
-        ]
+        turns = asyncio.Semaphore(self._appraiser.workers)
+
+        async def appraise(seller: Submission) -> Finding | None:
+            async with turns:
+                return await self._appraise_pair(buyer, seller)
+
+        appraised = await asyncio.gather(*(appraise(seller) for seller in sellers))
+        found = [finding for finding in appraised if finding is not None]
         found.sort(key=lambda finding: -finding.result.gain)
         helpful = [finding for finding in found if finding.result.low > 0]
         chain = helpful[:1]
@@ -113,7 +122,7 @@ class Appraisals:
             if len(chain) >= self._terms.max_chain:
                 break
             upon = await self._appraise_pair(buyer, other.seller, upon=chain[-1])
-            if upon is not None and upon.result.low > 0:
+            if upon is not None and upon.delivery != NOTHING:  # chosen on SELECT; REPORT only says what it is worth
                 chain.append(upon)
             elif upon is not None:
                 await self._drop(upon.trade, "nothing-added")
@@ -131,12 +140,9 @@ class Appraisals:
         self._counts["appraisals"] += 1
         paths = (self._book.parcel(buyer.id), self._book.parcel(seller.id), folder / "delivery")
         before = None if upon is None else (upon.trade, self._clearing.folder(upon.trade) / "delivery")
+        appraise = functools.partial(self._appraiser.appraise, trade, buyer, seller, *paths, upon=before)
         try:
-            return await self._in_worker(
-                functools.partial(
-                    self._appraiser.appraise, trade, buyer, seller, *paths, upon=before, progress=self._stop_when_closed
-                )
-            )
+            return await self._in_worker(lambda worker: appraise(worker=worker, progress=self._stop_when_closed))
         except Exception as error:  # whatever is wrong with one pair, the market goes on
             known = isinstance(error, MarketError)
             log.warning("appraisal of %s for %s failed: %s", seller.agent, buyer.agent, error, exc_info=not known)
@@ -145,8 +151,17 @@ class Appraisals:
                 raise  # the round is held again when this machine can
             return None
 
-    async def _in_worker(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+    async def _in_worker(self, work: Callable[[int], T]) -> T:
+        """Runs `work` in a thread, with the number of a worker that is free."""
+
+        def run() -> T:
+            worker = self._idle.get()
+            try:
+                return work(worker)
+            finally:
+                self._idle.put(worker)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     async def _drop(self, trade: bytes, reason: str) -> None:
         await self._ledger.run(Ledger.fail, trade, reason)
@@ -158,7 +173,7 @@ class Appraisals:
             raise MarketError("the broker stops", code="stopping")
 
     def _why_nothing(self, due: Round, member: Submission) -> str:
-        if due.sellers_for(member, self._terms.max_sellers):
+        if due.sellers_for(member):
             return "the broker could not appraise what others offer now"
         return "nobody else offers parameters in this market now"
 

@@ -20,8 +20,10 @@ from p2pmarket.appraisal.appraise import Appraisal, align_pair, appraise, gain_o
 from p2pmarket.appraisal.evaluator import Evaluator
 from p2pmarket.appraisal.gain import ClassGain
 from p2pmarket.appraisal.plan import MergePlan, Progress, reverse
+from p2pmarket.appraisal.ranking import Scout
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.broker_node.book import Submission
+from p2pmarket.broker_node.scouting import PathOf, Scouting
 from p2pmarket.errors import BadSnapshot
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import ClassChange, GainReport, TaskChange
@@ -94,7 +96,8 @@ class TaskBench:
 
     model: nn.Module
     spec: PermutationSpec | None
-    evaluator: Evaluator
+    evaluators: tuple[Evaluator, ...]
+    """One for each worker, on a device of its own."""
     validation: Validation
     schema: Schema
 
@@ -110,6 +113,15 @@ class Appraiser:
         self._merges: dict[tuple[bytes, bytes], tuple[Permutations | None, MergePlan]] = {}
         """(buyer's snapshot, seller's snapshot) -> how the pair is merged: it serves the pair's other direction."""
         self.schemas = {task: bench.schema for task, bench in benches.items()}
+        self.workers = min(len(bench.evaluators) for bench in benches.values())
+        """Appraisals that can run at a time."""
+        self._scouting = {
+            task: Scouting(
+                Scout(bench.evaluators[0], bench.validation, bench.spec, tradable=self._tradable(bench), seed=seed),
+                bench.schema,
+            )
+            for task, bench in benches.items()
+        }
 
     def self_test(self) -> None:
         """Evaluates the fresh models on their tasks' data and proves the permutation specs on a few samples.
@@ -117,10 +129,11 @@ class Appraiser:
         :raises ModelError: model, data and spec do not fit each other
         """
         for bench in self._benches.values():
-            evaluator, data = bench.evaluator, bench.validation.to(bench.evaluator.device)
-            tensors = evaluator.place(take_snapshot(bench.model))
-            evaluator.measure(tensors, data.select_inputs, data.select_targets)
-            evaluator.measure(tensors, data.report_inputs, data.report_targets)
+            for evaluator in bench.evaluators:
+                data = bench.validation.to(evaluator.device)
+                tensors = evaluator.place(take_snapshot(bench.model))
+                evaluator.measure(tensors, data.select_inputs, data.select_targets)
+                evaluator.measure(tensors, data.report_inputs, data.report_targets)
             if bench.spec is not None:
                 inputs = bench.validation.select_inputs[:SELF_TEST_SAMPLES]
                 verify_spec(bench.model, bench.spec, (inputs,), seed=self._seed)
@@ -140,6 +153,24 @@ class Appraiser:
             raise BadSnapshot(f"this market does not take the codec {sorted(codecs)[0]!r}")
         unpack(path, schema=self.schemas[submission.task])
 
+    def shortlist(
+        self, wanted: Mapping[Submission, Sequence[Submission]], path_of: PathOf
+    ) -> dict[Submission, tuple[Submission, ...]]:
+        """For every buyer the sellers it is appraised with: all, or where they are more than the terms allow, the most
+        promising.
+
+        :raises MachineFault: this machine cannot read what it wrote
+        """
+        limit = self._terms.max_sellers
+        chosen: dict[Submission, tuple[Submission, ...]] = {}
+        for task, scouting in self._scouting.items():
+            of_task = {buyer: sellers for buyer, sellers in wanted.items() if buyer.task == task}
+            if all(len(sellers) <= limit for sellers in of_task.values()):
+                chosen.update({buyer: tuple(sellers) for buyer, sellers in of_task.items()})
+            else:
+                chosen.update(scouting.shortlist(of_task, path_of, limit))
+        return chosen
+
     def digest(self, path: Path) -> bytes:
         """Digest of a packed delivery."""
         return digest_of(read_manifest(path))
@@ -153,6 +184,7 @@ class Appraiser:
         seller_path: Path,
         out: Path,
         *,
+        worker: int = 0,
         upon: tuple[bytes, Path] | None = None,
         progress: Progress = lambda doing, done: None,
     ) -> Finding:
@@ -168,12 +200,14 @@ class Appraiser:
         if upon is not None:
             ours.update(unpack(upon[1], schema=bench.schema, partial=True))
         theirs = unpack(seller_path, schema=self.schemas[seller.task])
-        tradable = [spec.name for spec in bench.schema.tensors if self._terms.is_tradable(spec.name)]
+        tradable = self._tradable(bench)
         alignment, plan = (None, None) if upon is not None else self._known_merge(bench, buyer, seller)
+        if alignment is None:
+            alignment = self._scouting[buyer.task].alignment(buyer, seller)
         if alignment is None:
             alignment = align_pair(bench.spec, ours, theirs, seed=self._seed)
         result = appraise(
-            bench.evaluator,
+            bench.evaluators[worker],
             bench.validation,
             bench.spec,
             ours,
@@ -200,7 +234,7 @@ class Appraiser:
             # The tensors are on disk now; a round's findings must not hold them all in memory.
             result=dataclasses.replace(result, delivered={}),
             classes=_most_changed(result.per_class) if self._terms.tell_classes else (),
-            tasks=self._on_other_tasks(buyer.task, ours, result) if self._terms.tell_tasks else (),
+            tasks=self._on_other_tasks(buyer.task, ours, result, worker) if self._terms.tell_tasks else (),
         )
 
     def _known_merge(
@@ -221,12 +255,19 @@ class Appraiser:
             self._merges.clear()
         self._merges[buyer.snapshot, seller.snapshot] = (alignment, plan)
 
-    def _on_other_tasks(self, own: str, buyer: Mapping[str, Tensor], result: Appraisal) -> tuple[TaskChange, ...]:
+    def _tradable(self, bench: TaskBench) -> list[str]:
+        return [spec.name for spec in bench.schema.tensors if self._terms.is_tradable(spec.name)]
+
+    def _on_other_tasks(
+        self, own: str, buyer: Mapping[str, Tensor], result: Appraisal, worker: int
+    ) -> tuple[TaskChange, ...]:
         """What the delivery changes on the tasks that have the same model."""
         changes = []
         for name, bench in self._benches.items():
             if name != own and bench.schema == self.schemas[own] and result.delivered:
-                found = gain_on(bench.evaluator, bench.validation, buyer, result.delivered, self._terms.confidence)
+                found = gain_on(
+                    bench.evaluators[worker], bench.validation, buyer, result.delivered, self._terms.confidence
+                )
                 changes.append(TaskChange(name, found.gain.mean, found.gain.low, found.gain.high))
         return tuple(changes[:MOST_TASKS])
 

@@ -21,10 +21,10 @@ class Round:
     members: tuple[Submission, ...]
     sellers: tuple[Submission, ...]
 
-    def sellers_for(self, buyer: Submission, limit: int) -> tuple[Submission, ...]:
-        """Whose parameters `buyer` may buy on its task: the latest first, at most `limit`, never its own."""
+    def sellers_for(self, buyer: Submission) -> tuple[Submission, ...]:
+        """Whose parameters `buyer` may buy: the latest first, never its own."""
         others = [s for s in self.sellers if s.agent != buyer.agent and s.sell]
-        return tuple(sorted(others, key=lambda s: (-s.submitted_ms, s.id))[:limit])
+        return tuple(sorted(others, key=lambda s: (-s.submitted_ms, s.id)))
 
 
 def next_round(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from p2pmarket import limits
-from p2pmarket.appraisal.evaluator import Evaluator
+from p2pmarket.appraisal.evaluator import evaluators_for
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.broker_node.appraiser import Appraiser, TaskBench
 from p2pmarket.broker_node.broker import Broker
@@ -103,7 +103,7 @@ def build_appraiser(
         benches[task.name] = TaskBench(
             model=model,
             spec=permutation_spec(terms.model, arguments, model),
-            evaluator=Evaluator(model, loss=task.loss, metric=task.metric, device=device),
+            evaluators=evaluators_for(model, device=device, loss=task.loss, metric=task.metric),
             validation=Validation.split(samples.inputs, samples.targets, select_fraction=select_fraction, seed=seed),
             schema=schema_of(model),
         )
