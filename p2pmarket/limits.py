@@ -50,6 +50,9 @@ MAX_MESSAGE_AGE_SECONDS = 24 * 3600
 # Money, in micro-credits
 MAX_AMOUNT = 2**53 - 1
 
+MAX_GROUPS = 32
+"""Parameter groups of a market: each costs a pass over the validation data in every appraisal."""
+
 # Built-in models, whose arguments come with a broker's terms
 MAX_MODEL_WIDTH = 2**16
 """Units, channels or classes of one layer."""

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import sys
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -47,6 +48,15 @@ class Task(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class ParameterGroup(Record):
+    """A part of the model that can be bought or sold by itself."""
+
+    name: Name
+    patterns: Annotated[tuple[Annotated[str, Bound(1, 256)], ...], Bound(1, 64)]
+    """Globs on tensor names."""
+
+
+@dataclasses.dataclass(frozen=True)
 class MarketTerms(Record):
     """Everything an agent must know before it trades. Signed by the broker."""
 
@@ -60,6 +70,8 @@ class MarketTerms(Record):
     tasks: Annotated[tuple[Task, ...], Bound(1, 64)]
     tradable: Annotated[tuple[Annotated[str, Bound(1, 256)], ...], Bound(1, 64)]
     """Glob patterns on tensor names: what a purchase may change."""
+    groups: Annotated[tuple[ParameterGroup, ...], Bound(0, limits.MAX_GROUPS)]
+    """Parts that agents may restrict their trades to."""
     rounds: Annotated[str, OneOf(ROUNDS)]
     round_agents: Annotated[int, Bound(2, 1024)]
     """Barrier rounds: appraise when this many agents have submitted."""
@@ -105,9 +117,10 @@ class MarketTerms(Record):
         """The task of that name, or None."""
         return next((task for task in self.tasks if task.name == name), None)
 
-    def is_tradable(self, tensor: str) -> bool:
-        """Whether a purchase may change the tensor of that name."""
-        return any(fnmatchcase(tensor, pattern) for pattern in self.tradable)
+    def is_tradable(self, tensor: str, groups: Sequence[str] = ()) -> bool:
+        """Whether a purchase may change the tensor of that name; of one restricted to `groups`, where any is named."""
+        wanted = [pattern for group in self.groups if group.name in groups for pattern in group.patterns]
+        return _matches(tensor, self.tradable) and (not groups or _matches(tensor, wanted))
 
     def arguments(self, task: str) -> dict[str, Any]:
         """The model's arguments for one of the tasks.
@@ -116,6 +129,10 @@ class MarketTerms(Record):
         """
         own = self.task(task)
         return {**_object(self.model_arguments), **(_object(own.model_arguments) if own else {})}
+
+
+def _matches(tensor: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(tensor, pattern) for pattern in patterns)
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -140,6 +157,7 @@ _SECTIONS: dict[str, dict[str, object]] = {
     "model": {"name": ..., "arguments": {}},
     "trade": {
         "tradable": ["*"],
+        "groups": {},
         "offer_codecs": list(CODECS),
         "delivery_codec": "none",
         "delivery_zstd": False,
@@ -212,6 +230,7 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
             model_arguments=_json(model, "arguments"),
             tasks=_tasks(document),
             tradable=_texts(trade, "tradable"),
+            groups=_groups(trade["groups"]),
             rounds=market["rounds"],
             round_agents=market["round_agents"],
             round_timeout_ms=_milliseconds(market, "round_timeout_seconds", 1000),
@@ -245,6 +264,8 @@ def _in_words_of_the_file(problem: str) -> str:
     record, _, name = field.partition(".")
     if record == Task.__name__:
         return f"{name} in [[task]] {rest}"
+    if record == ParameterGroup.__name__:
+        return f"groups in [trade]: a group's {name} {rest}"
     if name == "tasks":
         return f"the list of [[task]] tables {rest}"
     key = _KEY_OF_FIELD.get(name, name)
@@ -285,6 +306,12 @@ def _tasks(document: dict[str, Any]) -> tuple[Task, ...]:
     if len({task.name for task in tasks}) < len(tasks):
         raise TermsError("two [[task]] tables have the same name")
     return tasks
+
+
+def _groups(given: object) -> tuple[ParameterGroup, ...]:
+    if not isinstance(given, dict) or not all(isinstance(patterns, list) for patterns in given.values()):
+        raise TermsError('groups must be a table such as { trunk = ["layers.*"], head = ["head.*"] }')
+    return tuple(ParameterGroup(name, tuple(patterns)) for name, patterns in given.items())
 
 
 def _json(table: dict[str, Any], key: str) -> str:

@@ -121,6 +121,10 @@ class Submit(Message):
     """Standing ask for this snapshot: sells at this price or above without being asked again. None: ask me."""
     sell: bool
     """Whether this snapshot may be sold."""
+    buy_groups: Annotated[tuple[Name, ...], Bound(0, limits.MAX_GROUPS)]
+    """Parameter groups of the terms that a purchase may change; none named: all that is tradable."""
+    sell_groups: Annotated[tuple[Name, ...], Bound(0, limits.MAX_GROUPS)]
+    """Parameter groups that may be bought of this snapshot; none named: all that is tradable."""
     issued_ms: Millis
 
 
@@ -154,6 +158,15 @@ class TaskChange(Record):
     gain: float
     gain_low: float
     gain_high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupChange(Record):
+    """What one parameter group adds to a purchase."""
+
+    group: Name
+    gain: float
+    """On SELECT: the gain of the whole delivery minus that without this group."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +210,8 @@ class GainReport(Message):
     """Why nothing would be delivered, in words; else empty."""
     classes: Annotated[tuple[ClassChange, ...], Bound(0, 64)]
     """Where the terms say so: the classes that change most on REPORT."""
+    groups: Annotated[tuple[GroupChange, ...], Bound(0, limits.MAX_GROUPS)]
+    """Where the terms have groups: what each adds, of those that would be delivered."""
     tasks: Annotated[tuple[TaskChange, ...], Bound(0, 16)]
     """Where the terms say so: what the same delivery does on the market's other tasks."""
     expires_ms: Millis

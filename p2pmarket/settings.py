@@ -200,6 +200,12 @@ class NodeSettings(MarketAccess):
     )
     budget: int | None = credits_option(None, "spend at most this in all (default: the balance)", group=STRATEGY)
     reserve: int = credits_option(0, "sell at this price or above", group=STRATEGY)
+    buy_groups: tuple[str, ...] = option(
+        (), "buy only these parameter groups of the market's terms", many=True, metavar="GROUP", group=STRATEGY
+    )
+    sell_groups: tuple[str, ...] = option(
+        (), "sell only these parameter groups", many=True, metavar="GROUP", group=STRATEGY
+    )
 
 
 @dataclasses.dataclass(frozen=True)

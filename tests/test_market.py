@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from p2pmarket.errors import MalformedMessage, TermsError
-from p2pmarket.market import MarketTerms, Task, load_terms, parse_terms
+from p2pmarket.market import MarketTerms, ParameterGroup, Task, load_terms, parse_terms
 from p2pmarket.parcel import CODECS
 from p2pmarket.records import decode, encode
 
@@ -41,6 +41,7 @@ def test_the_smallest_file_has_documented_defaults() -> None:
         model_arguments="{}",
         tasks=(Task("all", "cross_entropy", "accuracy"),),
         tradable=("*",),
+        groups=(),
         rounds="continuous",
         round_agents=2,
         round_timeout_ms=300_000,
@@ -76,6 +77,7 @@ def test_the_smallest_file_has_documented_defaults() -> None:
         ("market", "round_agents", 5, "round_agents", 5),
         ("market", "round_timeout_seconds", 0.5, "round_timeout_ms", 500),
         ("appraisal", "coefficients", "row", "coefficients", "row"),
+        ("trade", "groups", {"head": ["h.*"]}, "groups", (ParameterGroup("head", ("h.*",)),)),
         ("appraisal", "max_chain", 1, "max_chain", 1),
         ("appraisal", "tell_classes", True, "tell_classes", True),
         ("appraisal", "tell_tasks", True, "tell_tasks", True),
@@ -153,6 +155,9 @@ def test_every_key_reaches_its_field(section: str, key: str, value: Any, field: 
         ("task", "arguments", [1]),
         ("appraisal", "coefficients", "neuron"),
         ("appraisal", "max_chain", 9),
+        ("trade", "groups", ["head"]),
+        ("trade", "groups", {"head": "h.*"}),
+        ("trade", "groups", {"head": []}),
         ("appraisal", "tell_classes", "yes"),
         ("task", "weight", 1),
         ("market", "colour", "red"),

@@ -19,6 +19,7 @@ from p2pmarket.alignment import Permutations, PermutationSpec, inverse, verify_s
 from p2pmarket.appraisal.appraise import Appraisal, align_pair, appraise, gain_on
 from p2pmarket.appraisal.evaluator import Evaluator
 from p2pmarket.appraisal.gain import ClassGain
+from p2pmarket.appraisal.groups import divide, gain_of_groups, marginal_gains
 from p2pmarket.appraisal.plan import MergePlan, Progress, reverse
 from p2pmarket.appraisal.ranking import Scout
 from p2pmarket.appraisal.validation import Validation
@@ -26,7 +27,7 @@ from p2pmarket.broker_node.book import Submission
 from p2pmarket.broker_node.scouting import PathOf, Scouting
 from p2pmarket.errors import BadSnapshot
 from p2pmarket.market import MarketTerms
-from p2pmarket.messages import ClassChange, GainReport, TaskChange
+from p2pmarket.messages import ClassChange, GainReport, GroupChange, TaskChange
 from p2pmarket.parameters.codecs import round_trip
 from p2pmarket.parameters.packing import digest_of, pack, read_manifest, unpack
 from p2pmarket.parameters.snapshot import take_snapshot
@@ -55,6 +56,7 @@ class Finding:
     result: Appraisal
     """Without the delivered tensors, which are on disk."""
     classes: tuple[ClassChange, ...]
+    groups: tuple[GroupChange, ...]
     tasks: tuple[TaskChange, ...]
 
     def report(self, expires_ms: int) -> GainReport:
@@ -85,6 +87,7 @@ class Finding:
             left_out=result.left_out[:16],
             reason=result.reason[: limits.MAX_TEXT_CHARACTERS],
             classes=self.classes,
+            groups=self.groups,
             tasks=self.tasks,
             expires_ms=expires_ms,
         )
@@ -200,8 +203,9 @@ class Appraiser:
         if upon is not None:
             ours.update(unpack(upon[1], schema=bench.schema, partial=True))
         theirs = unpack(seller_path, schema=self.schemas[seller.task])
-        tradable = self._tradable(bench)
-        alignment, plan = (None, None) if upon is not None else self._known_merge(bench, buyer, seller)
+        tradable = self._tradable(bench, buyer.request.buy_groups, seller.request.sell_groups)
+        whole = upon is None and len(tradable) == len(bench.schema.tensors)
+        alignment, plan = self._known_merge(bench, buyer, seller) if whole else (None, None)
         if alignment is None:
             alignment = self._scouting[buyer.task].alignment(buyer, seller)
         if alignment is None:
@@ -221,7 +225,7 @@ class Appraiser:
             granularity=self._terms.coefficients,
             progress=progress,
         )
-        if upon is None and len(tradable) == len(bench.schema.tensors):
+        if whole:
             self._keep_merge(buyer, seller, alignment, result.plan)
         delivery = self._pack(result.delivered, buyer, out) if result.delivered else NOTHING
         return Finding(
@@ -234,6 +238,7 @@ class Appraiser:
             # The tensors are on disk now; a round's findings must not hold them all in memory.
             result=dataclasses.replace(result, delivered={}),
             classes=_most_changed(result.per_class) if self._terms.tell_classes else (),
+            groups=self._by_groups(bench, ours, result, worker),
             tasks=self._on_other_tasks(buyer.task, ours, result, worker) if self._terms.tell_tasks else (),
         )
 
@@ -255,8 +260,29 @@ class Appraiser:
             self._merges.clear()
         self._merges[buyer.snapshot, seller.snapshot] = (alignment, plan)
 
-    def _tradable(self, bench: TaskBench) -> list[str]:
-        return [spec.name for spec in bench.schema.tensors if self._terms.is_tradable(spec.name)]
+    def _tradable(self, bench: TaskBench, *restrictions: Sequence[str]) -> list[str]:
+        """Names of what a purchase may change; each restriction names groups, or none for all."""
+        return [
+            spec.name
+            for spec in bench.schema.tensors
+            if all(self._terms.is_tradable(spec.name, groups) for groups in restrictions or ((),))
+        ]
+
+    def _by_groups(
+        self, bench: TaskBench, buyer: Mapping[str, Tensor], result: Appraisal, worker: int
+    ) -> tuple[GroupChange, ...]:
+        """What each group adds, of those that have a tensor in the delivery."""
+        patterns = {group.name: group.patterns for group in self._terms.groups}
+        present = {
+            name: patterns[name]
+            for name in patterns
+            if any(self._terms.is_tradable(one, (name,)) for one in result.delivered)
+        }
+        if not present:
+            return ()
+        divided = divide(present, result.delivered)
+        gain_of = gain_of_groups(bench.evaluators[worker], bench.validation, buyer, result.delivered, divided)
+        return tuple(GroupChange(name, gain) for name, gain in marginal_gains(divided, gain_of).items())
 
     def _on_other_tasks(
         self, own: str, buyer: Mapping[str, Tensor], result: Appraisal, worker: int

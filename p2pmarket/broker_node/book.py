@@ -8,9 +8,11 @@ connection of an open ledger transaction and are called in the ledger's thread.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sqlite3
 from pathlib import Path
 
+from p2pmarket.crypto.signing import verify
 from p2pmarket.errors import RuleBroken
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Offer, Submit
@@ -62,6 +64,11 @@ class Submission:
     state: str
     submitted_ms: int
     round: int
+
+    @functools.cached_property
+    def request(self) -> Submit:
+        """What the agent signed."""
+        return verify(self.signed, Submit, signer=self.agent)
 
 
 class Book:

@@ -228,6 +228,12 @@ class Desk:
                 f"this market has no task {submit.task!r}; it has {', '.join(task.name for task in terms.tasks)}",
                 code="unknown-task",
             )
+        unknown = {*submit.buy_groups, *submit.sell_groups} - {group.name for group in terms.groups}
+        if unknown:
+            names = ", ".join(group.name for group in terms.groups) or "none"
+            raise RuleBroken(
+                f"this market has no parameter group {min(unknown)!r}; it has {names}", code="unknown-group"
+            )
         if submit.plain_bytes > terms.max_parcel_bytes:
             raise RuleBroken(
                 f"a parcel of {submit.plain_bytes} bytes is above this market's {terms.max_parcel_bytes}; "

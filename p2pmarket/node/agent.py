@@ -317,6 +317,8 @@ class AsyncAgent:
                 buy=self._strategy.buy,
                 ask=self._strategy.standing_ask() if self._strategy.sell else None,
                 sell=self._strategy.sell,
+                buy_groups=self._strategy.buy_groups,
+                sell_groups=self._strategy.sell_groups,
                 issued_ms=self._clock(),
             ),
             Accepted,

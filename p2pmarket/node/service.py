@@ -74,6 +74,8 @@ def strategy_of(settings: NodeSettings) -> Strategy:
         credits_per_gain=settings.credits_per_gain,
         budget=settings.budget,
         reserve=settings.reserve,
+        buy_groups=settings.buy_groups,
+        sell_groups=settings.sell_groups,
     )
 
 

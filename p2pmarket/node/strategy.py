@@ -42,6 +42,10 @@ class Strategy:
     """Micro-credits this agent may spend with one broker in all; None: all it has."""
     reserve: int = 0
     """Standing ask in micro-credits: sells at this price or above."""
+    buy_groups: tuple[str, ...] = ()
+    """Buy only these parameter groups of the market's terms; none named: all that is tradable."""
+    sell_groups: tuple[str, ...] = ()
+    """Sell only these."""
 
     def __post_init__(self) -> None:
         amounts = {"credits_per_gain": self.credits_per_gain, "budget": self.budget or 0, "reserve": self.reserve}
