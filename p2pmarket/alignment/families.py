@@ -161,19 +161,23 @@ def _covers(
     table = np.full((length, len(names)), -1, np.int64)
     for group, member in members:
         places = _grid(group, member)
-        units = np.arange(group.blocks * group.size).reshape(group.blocks, 1, group.size, 1)
-        table[places.reshape(-1), names.index(group.name)] = np.broadcast_to(units, places.shape).reshape(-1)
+        numbers = np.arange(group.blocks * group.size).reshape(group.blocks, 1, group.size, 1)
+        table[places.reshape(-1), names.index(group.name)] = np.broadcast_to(numbers, places.shape).reshape(-1)
     kinds = (table >= 0) @ (1 << np.arange(len(names)))
     found = []
     for kind in np.unique(kinds[kinds > 0]):
         positions = np.flatnonzero(kinds == kind)
         covering = [place for place in range(len(names)) if kind >> place & 1]
-        sites, site_of = np.unique(table[np.ix_(positions, covering)], axis=0, return_inverse=True)
-        copies = np.bincount(site_of.reshape(-1))
-        if (copies != copies[0]).any():
+        rows = table[positions][:, covering]
+        keys = rows @ (1 + table.max()) ** np.arange(len(covering))[::-1]
+        ordered = np.argsort(keys, kind="stable")
+        sites = len(np.unique(keys))
+        together = keys[ordered].reshape(sites, -1) if len(keys) % sites == 0 else keys[None]
+        if (together != together[:, :1]).any():
             raise ModelError(f"the permutation classes on axis {axis} of {tensor} do not repeat alike; check the spec")
-        places = positions[np.argsort(site_of.reshape(-1), kind="stable")].reshape(len(sites), -1)
-        found.append(({names[place]: sites[:, column].copy() for column, place in enumerate(covering)}, places))
+        firsts = rows[ordered].reshape(sites, -1, len(covering))[:, 0]
+        units = {names[place]: firsts[:, column].copy() for column, place in enumerate(covering)}
+        found.append((units, positions[ordered].reshape(sites, -1)))
     return found
 
 
@@ -187,7 +191,7 @@ def _moves(
     site_of[places] = np.arange(len(places))[:, None]
     row_of = np.full(length, -1, np.int64)
     row_of[places[:, 0]] = np.arange(len(places))
-    moved = {}
+    moved: dict[str, Indices] = {}
     for group, member in members:
         if group.name not in cover:
             continue

@@ -1,8 +1,9 @@
 """How alike a buyer's and a seller's units are, kept up to date at the price of what changed.
 
 Knows: both models' tensors (float32, one more layout where an axis is not the first), the orders of their axes.
-A family's matrices are sums over all tensors it lies on; when k positions of another axis of a tensor change, only these
-k columns are multiplied again. Sums that decide are float64. Refuses to know: how assignments are chosen.
+A family's matrices are sums over all tensors it lies on; when k positions of another axis of a tensor change, only
+these k columns are multiplied again. Sums that decide are float64. Refuses to know: how assignments are chosen.
+A weight that is not a finite number makes the matrices not finite; matching looks before.
 """
 
 from __future__ import annotations

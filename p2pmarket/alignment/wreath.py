@@ -1,9 +1,9 @@
 """Matching one family of classes, everything outside it held still: heads first, then what is inside them.
 
-Knows: similarity matrices and the family's tables. For a class with others within it the likeness of unit i to unit j is
-that of their best inner assignment, found by the same procedure one level down; so plain attention is solved exactly,
-and grouped queries, where two classes inside a head share positions, by coordinate ascent.
-Refuses to know: tensors and models.
+Knows: similarity matrices and the family's tables. For a class with others within it the likeness of unit i to unit j
+is that of their best inner assignment, found by the same procedure one level down: exact for plain attention; grouped
+queries, where two classes inside a head share positions, need coordinate ascent.
+Refuses to know: tensors and models. Does not fail on finite numbers.
 """
 
 from __future__ import annotations
