@@ -1,18 +1,15 @@
-"""Applying a model's permutation symmetries, and proving by experiment that a spec is right.
+"""Applying a model's permutation symmetries.
 
-Knows: specs as data (p2pmarket/permutation), tensors by name. Refuses to know: how a spec was found, how a
-permutation is chosen (matching). Fails with ModelError where a spec does not fit the tensors or the function.
+Knows: specs as data (p2pmarket/permutation), tensors by name. Refuses to know: how a spec was found (automatic) and
+proved (verification), how a permutation is chosen (matching). Fails with ModelError where a spec does not fit.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from p2pmarket.errors import ModelError
 from p2pmarket.permutation import Axis, PermutationClass, PermutationSpec, last_position
@@ -20,9 +17,6 @@ from p2pmarket.permutation import Axis, PermutationClass, PermutationSpec, last_
 Permutations = Mapping[str, Tensor]
 """Class name -> int64 indices, (size,), or (blocks, size) where a class has blocks: unit i of the result is unit
 `indices[i]` of what is permuted. A class within another is permuted where the other has brought its blocks."""
-
-_SAME_FUNCTION = 1e-10
-"""Largest relative change of a float64 model's outputs under a true symmetry; a wrong spec is off by far more."""
 
 
 def identity(spec: PermutationSpec) -> dict[str, Tensor]:
@@ -118,81 +112,3 @@ def check_fits(spec: PermutationSpec, tensors: Mapping[str, Tensor]) -> None:
                     f"permutation class {group.name!r} has {group.blocks * group.size} units, but axis {member.axis} "
                     f"of {member.tensor} of shape {tuple(tensor.shape)} does not"
                 )
-
-
-def verify_spec(model: nn.Module, spec: PermutationSpec, example_inputs: Sequence[Tensor], *, seed: int = 0) -> None:
-    """Permutes a float64 copy of the model at random, all classes at once, and compares its outputs.
-
-    All weights are disturbed first: fresh norms and biases are constant, and would hide a member left out. Symmetries
-    compose, so where all together fail, one class fails alone and is named.
-
-    :raises ModelError: the spec does not fit, or a class changes the function
-    """
-    state_dict = model.state_dict()
-    missing = [member.tensor for group in spec.classes for member in group.members if member.tensor not in state_dict]
-    if missing:
-        raise ModelError(f"the permutation spec names {missing[0]!r}, which the model lacks")
-    check_fits(spec, state_dict)
-    generator = torch.Generator().manual_seed(seed)
-    double = copy.deepcopy(model).to("cpu").double().eval()
-    state = {name: _disturbed(tensor, generator) for name, tensor in double.state_dict().items()}
-    inputs = tuple(part.cpu().double() if part.is_floating_point() else part.cpu() for part in example_inputs)
-    before = _outputs(double, state, inputs)
-    if _holds(double, spec, state, inputs, before, generator):
-        return
-    for group in spec.classes:
-        alone = PermutationSpec((dataclasses.replace(group, within=""),))
-        if not _holds(double, alone, state, inputs, before, generator):
-            raise ModelError(_accusation(group))
-    raise ModelError("the permutation spec changes the model's function, though no class does so alone")
-
-
-def _accusation(group: PermutationClass) -> str:
-    members = ", ".join(f"{member.tensor} axis {member.axis}" for member in group.members[:6])
-    return (
-        f"permutation class {group.name!r} is not a symmetry of the model: permuting its units changes the outputs; "
-        f"its members are {members}{' ...' if len(group.members) > 6 else ''}"
-    )
-
-
-def _holds(
-    model: nn.Module,
-    spec: PermutationSpec,
-    state: Mapping[str, Tensor],
-    inputs: tuple[Tensor, ...],
-    before: Tensor,
-    generator: torch.Generator,
-) -> bool:
-    permutations = {group.name: _moving_every_unit(group, generator) for group in spec.classes}
-    after = _outputs(model, apply(spec, permutations, state), inputs)
-    scale = float(before.abs().max()) or 1.0
-    return bool(np.isfinite(scale)) and float((after - before).abs().max()) <= _SAME_FUNCTION * scale
-
-
-def _moving_every_unit(group: PermutationClass, generator: torch.Generator) -> Tensor:
-    """A random cycle through all units: a random permutation of a few may be the identity, which proves nothing."""
-    cycles = []
-    for _ in range(group.blocks):
-        order = torch.randperm(group.size, generator=generator)
-        cycle = torch.empty_like(order)
-        cycle[order] = order.roll(1)
-        cycles.append(cycle)
-    return cycles[0] if group.blocks == 1 else torch.stack(cycles)
-
-
-def _disturbed(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise of the tensor's own size; on vectors not negative, as variances must stay positive."""
-    if not tensor.is_floating_point():
-        return tensor.clone()
-    if tensor.ndim < 2:
-        return tensor + 0.5 * torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
-    noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-    return tensor + noise * tensor.abs().mean().clamp(min=1e-3)
-
-
-def _outputs(model: nn.Module, state: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-    with torch.no_grad():
-        outputs = torch.func.functional_call(model, dict(state), inputs)
-    if not isinstance(outputs, Tensor):
-        raise ModelError(f"the model returns {type(outputs).__name__}; a permutation spec is tested on one tensor")
-    return outputs
