@@ -23,6 +23,9 @@ that each side chose. `loss_ratio` is ours over the baseline's: 1 or less is wha
 Without --full the wrn baseline runs in one direction and its time counts twice: the grid is its own mirror image, so
 the other direction passes through the very same ten models. JSON says so ("baseline_directions": 1).
 
+`speedup_cpu_time` is the same ratio in processor seconds, which other programs on the machine disturb less: where it is
+far from `speedup`, the machine was busy and the run proves nothing.
+
 The table also shows where the speed comes from, one gain after the other: seconds of a pass (or of a part of the
 samples, scaled up, wrn: 64 images) times the number of passes.
 """
@@ -224,17 +227,23 @@ def compare(pair: Pair, *, batch: int, directions: int, repeats: int) -> dict[st
         return evaluator.measure(pair.at(found.alpha), pair.inputs, pair.targets).loss
 
     chosen_s, confirmed_s, theirs_s = [], [], []
+    our_cpu = their_cpu = 0.0
     for _ in range(repeats):
+        began = time.process_time()
         found, seconds = timed(device, choose)
+        our_cpu += time.process_time() - began
         chosen_s.append(seconds)
         our_loss, more = timed(device, functools.partial(confirm, found))
         confirmed_s.append(seconds + more)
+        began = time.process_time()
         seconds, loss, weight = baseline(pair, batch, directions)
+        their_cpu += (time.process_time() - began) * 2 / directions
         theirs_s.append(seconds)
     chosen, confirmed, theirs = map(statistics.median, (chosen_s, confirmed_s, theirs_s))
     return {
         "speedup": round(theirs / chosen, 1),
         "speedup_confirmed": round(theirs / confirmed, 1),
+        "speedup_cpu_time": round(their_cpu / our_cpu, 1),
         "seconds": round(chosen, 4),
         "confirmed_s": round(confirmed, 4),
         "baseline_s": round(theirs, 3),

@@ -18,9 +18,12 @@ from torch import Tensor, nn
 PRECISIONS = ("auto", "float32", "bfloat16")
 TOLERANCE = 0.02
 """How far apart the losses of one sample may be on average, as a part of the mean loss, before float32 is taken."""
-_WORTH = 1.2
+_WORTH = 1.3
 """A format must be this many times as fast as float32: below that the choice would be the clock's mood."""
-_RUNS = 2
+_RUNS = (2, 10)
+"""Runs at least, for the first may build kernels, and at most: of a small model, so that the fastest is no accident."""
+_SECONDS = 0.05
+"""Seconds after which no more than the least number of runs is done."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +119,12 @@ def distance(exact: Tensor, losses: Tensor) -> float:
 
 
 def _timed(run: Callable[[Format], Tensor], form: Format, clock: Callable[[], float]) -> tuple[Tensor, float]:
-    """The faster of two runs: the first one may build kernels."""
-    seconds = float("inf")
-    for _ in range(_RUNS):
+    """The fastest of a few runs."""
+    seconds, start = float("inf"), clock()
+    for done in range(_RUNS[1]):
         began = clock()
+        if done >= _RUNS[0] and began - start > _SECONDS:
+            break
         losses = run(form)
         seconds = min(seconds, clock() - began)
     return losses, seconds
