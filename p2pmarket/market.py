@@ -88,6 +88,9 @@ class MarketTerms(Record):
     """The finest that a merge may have; auto: as fine as the validation data allows."""
     max_chain: Annotated[int, Bound(1, 8)]
     """Purchases upon one another that are appraised for one submission."""
+    report_steps: Annotated[int, Bound(0, 65536)]
+    """Reports are told in steps of one `report_steps`-th of the agent's loss, and its own loss only when it is better
+    than what it was told before (appraisal/ladder); 0: as measured."""
     tell_classes: bool
     """Whether reports say what changes for each class."""
     tell_tasks: bool
@@ -163,7 +166,13 @@ _SECTIONS: dict[str, dict[str, object]] = {
         "delivery_zstd": False,
         "confidence": 0.95,
     },
-    "appraisal": {"coefficients": "auto", "max_chain": 3, "tell_classes": False, "tell_tasks": False},
+    "appraisal": {
+        "coefficients": "auto",
+        "max_chain": 3,
+        "report_steps": 0,
+        "tell_classes": False,
+        "tell_tasks": False,
+    },
     "pricing": {"rule": "midpoint", "opening_credit": "0", "fee_percent": "0"},
     "limits": {
         "max_parcel_mib": 4096,
@@ -240,6 +249,7 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
             confidence=trade["confidence"],
             coefficients=appraisal["coefficients"],
             max_chain=appraisal["max_chain"],
+            report_steps=appraisal["report_steps"],
             tell_classes=appraisal["tell_classes"],
             tell_tasks=appraisal["tell_tasks"],
             pricing=pricing["rule"],

@@ -12,6 +12,7 @@ import functools
 import logging
 import queue
 import secrets
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from p2pmarket.broker_node.book import Book, Submission
 from p2pmarket.broker_node.clearing import Clearing
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.broker_node.rounds import Round, next_round
+from p2pmarket.broker_node.telling import as_told
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign
 from p2pmarket.errors import MachineFault, MarketError
@@ -189,7 +191,7 @@ class Appraisals:
                     if not member.buy:
                         continue
                     signed = []
-                    for finding in findings.get(member.id, []):
+                    for finding in self._told(db, member, findings.get(member.id, [])):
                         signed.append(sign(self._identity, finding.report(expires_ms)))
                         ledger.record_report(finding.trade, signed[-1], finding.delivery, expires_ms)
                     note = "" if signed else self._why_nothing(due, member)
@@ -200,6 +202,14 @@ class Appraisals:
         await self._ledger.run(record)
         for member in due.members:
             self._mail_waits(member.agent)
+
+    def _told(self, db: sqlite3.Connection, member: Submission, findings: Sequence[Finding]) -> list[Finding]:
+        """The findings as coarse as the terms have them; what the agent was told so far is kept."""
+        data = self._appraiser.digest_of_data(member.task)
+        state = self._book.told(db, member.agent, member.task, data)
+        told, state = as_told(findings, state, self._terms.report_steps)
+        self._book.keep_told(db, member.agent, member.task, data, state)
+        return told
 
 
 def void_unreported(ledger: Ledger, reason: str) -> None:

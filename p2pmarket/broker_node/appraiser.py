@@ -62,6 +62,7 @@ class Finding:
     def report(self, expires_ms: int) -> GainReport:
         """What the buyer is told; bids are taken until `expires_ms` (UTC)."""
         result = self.result
+        sold = self.delivery != NOTHING
         return GainReport(
             trade=self.trade,
             market=self.market,
@@ -81,8 +82,8 @@ class Finding:
             metric_after=result.metric_after,
             samples=result.samples,
             weight=result.alpha,
-            granularity=result.granularity,
-            alignment=result.alignment,
+            granularity=result.plan.granularity if sold else "none",
+            alignment=result.alignment if sold else "identity",
             after=self.after,
             left_out=result.left_out[:16],
             reason=result.reason[: limits.MAX_TEXT_CHARACTERS],
@@ -173,6 +174,10 @@ class Appraiser:
             else:
                 chosen.update(scouting.shortlist(of_task, path_of, limit))
         return chosen
+
+    def digest_of_data(self, task: str) -> bytes:
+        """Says which data a task's gains are measured on."""
+        return self._benches[task].validation.digest
 
     def digest(self, path: Path) -> bytes:
         """Digest of a packed delivery."""

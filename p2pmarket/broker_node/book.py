@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import sqlite3
 from pathlib import Path
 
+from p2pmarket.appraisal.ladder import Told
 from p2pmarket.crypto.signing import verify
 from p2pmarket.errors import RuleBroken
 from p2pmarket.market import MarketTerms
@@ -39,6 +41,13 @@ _TABLES = (
     state TEXT NOT NULL CHECK (state IN ('accepted', 'booked', 'appraised', 'ended')),
     submitted_ms INTEGER NOT NULL,
     round INTEGER NOT NULL DEFAULT 0
+) STRICT""",
+    """CREATE TABLE IF NOT EXISTS told (
+    agent TEXT NOT NULL,
+    task TEXT NOT NULL,
+    data BLOB NOT NULL,
+    state TEXT NOT NULL,
+    PRIMARY KEY (agent, task, data)
 ) STRICT""",
     "CREATE INDEX IF NOT EXISTS submissions_by_agent ON submissions (agent, submitted_ms)",
     "CREATE INDEX IF NOT EXISTS submissions_by_state ON submissions (state)",
@@ -202,6 +211,19 @@ class Book:
         """Number of the last round that was appraised."""
         (number,) = db.execute("SELECT coalesce(max(round), 0) FROM submissions").fetchone()
         return int(number)
+
+    def told(self, db: sqlite3.Connection, agent: str, task: str, data: bytes) -> Told:
+        """What an agent was told of this task, measured on the data of that digest, so far."""
+        row = db.execute(
+            "SELECT state FROM told WHERE agent = ? AND task = ? AND data = ?", (agent, task, data)
+        ).fetchone()
+        return Told(**json.loads(row[0])) if row else Told()
+
+    def keep_told(self, db: sqlite3.Connection, agent: str, task: str, data: bytes, state: Told) -> None:
+        """Keeps it, unless it is nothing."""
+        if state != Told():
+            values = (agent, task, data, json.dumps(dataclasses.asdict(state)))
+            db.execute("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?)", values)
 
     def expire(self, db: sqlite3.Connection, terms: MarketTerms, now_ms: int) -> None:
         """Ends submissions whose parcel did not arrive in time."""
