@@ -11,7 +11,9 @@ from appraisal_examples import Tensors, bench, trained, untrained
 from torch import nn
 
 from p2pmarket.alignment import PermutationSpec, apply, inverse
-from p2pmarket.appraisal import Appraisal, Evaluator, Validation, align_pair, appraise
+from p2pmarket.appraisal import Appraisal, Evaluator, Validation, align_pair, appraise, gain_on, plan_merge
+from p2pmarket.appraisal.evaluator import Measured
+from p2pmarket.appraisal.gain import measured_gain
 from p2pmarket.errors import BadSnapshot, ModelError
 from p2pmarket.parameters import round_trip, take_snapshot
 
@@ -33,7 +35,7 @@ def _appraise(buyer: Tensors, seller: Tensors, *, codec: str = "none", **changes
 
 
 def _same(first: Appraisal, second: Appraisal) -> bool:
-    numbers = [{**dataclasses.asdict(one), "delivered": None} for one in (first, second)]
+    numbers = [{**vars(one), "delivered": None, "plan": one.plan.granularity} for one in (first, second)]
     return numbers[0] == numbers[1] and all(
         torch.equal(tensor, second.delivered[name]) for name, tensor in first.delivered.items()
     )
@@ -199,7 +201,89 @@ def test_parameters_that_overflow_are_the_peers_fault() -> None:
     huge = {name: torch.full_like(tensor, 3e38) for name, tensor in buyer.items()}
     with pytest.raises(BadSnapshot, match="buyer"):
         _appraise(huge, buyer)
-    assert _appraise(buyer, huge).alpha == 0.0
+    with pytest.raises(BadSnapshot, match="too large"):
+        _appraise(buyer, huge)
+    assert _appraise(buyer, huge, spec=None).alpha == 0.0
+
+
+def test_parameters_that_are_no_numbers_are_named() -> None:
+    good = trained(0, 1)
+    bad = {**good, "layers.1.bias": torch.full_like(good["layers.1.bias"], torch.nan)}
+    with pytest.raises(BadSnapshot, match="the buyer's tensor 'layers.1.bias' has a NaN"):
+        _appraise(bad, good)
+    with pytest.raises(BadSnapshot, match="the seller's tensor 'layers.1.bias' has a NaN"):
+        _appraise(good, bad)
+
+
+def test_a_buyer_of_another_shape_is_named() -> None:
+    good = trained(0, 1)
+    bad = {**good, "layers.0.weight": torch.zeros(64, 63)}
+    with pytest.raises(BadSnapshot, match=r"buyer's tensor layers.0.weight has the shape \(64, 63\)"):
+        _appraise(bad, good, spec=None)
+
+
+def test_a_seller_with_another_head_sells_the_rest_and_with_nothing_in_common_nothing() -> None:
+    first, second = trained(0, 1), trained(5, 2)
+    head = {"layers.2.weight": torch.zeros(7, 32), "layers.2.bias": torch.zeros(7)}
+    assert _appraise(first, {**second, **head}, granularity="model").left_out == tuple(sorted(head))
+    strange = {name: torch.zeros(*tensor.shape, 1) for name, tensor in second.items()}
+    appraisal = _appraise(first, strange, spec=None)
+    assert appraisal.verdict == "no gain: the two models have no tradable tensor of equal name, shape and type"
+
+
+def test_labels_out_of_range_are_told() -> None:
+    evaluator, validation, _ = bench()
+    wrong = Validation.of(
+        validation.select_inputs, validation.select_targets + 3, validation.report_inputs, validation.report_targets
+    )
+    with pytest.raises(ModelError, match="classes 3 ... 12; the model knows 0 ... 9"):
+        _appraise(trained(0, 1), trained(5, 2), validation=wrong)
+
+
+def test_a_metric_that_is_no_number_is_the_parameters_fault() -> None:
+    losses = torch.ones(4, dtype=torch.float64)
+    good, bad = Measured(losses, losses), Measured(losses, torch.full_like(losses, torch.nan))
+    with pytest.raises(BadSnapshot, match="a metric that is not a number"):
+        measured_gain(good, bad, torch.zeros(4, dtype=torch.int64), 0.95)
+
+
+def test_the_report_tells_classes_relative_gain_and_a_plain_sentence() -> None:
+    first, second = trained(0, 1), trained(5, 2)
+    appraisal = _appraise(first, second)
+    assert [one.label for one in appraisal.per_class] == list(range(10))
+    assert sum(one.samples for one in appraisal.per_class) == appraisal.samples
+    total = sum(one.gain * one.samples for one in appraisal.per_class) / appraisal.samples
+    assert total == pytest.approx(appraisal.gain)
+    assert appraisal.relative_gain == pytest.approx(appraisal.gain / appraisal.loss_before)
+    assert appraisal.verdict.startswith("gain: the loss falls by")
+    nothing = _appraise(first, first)
+    assert nothing.verdict.startswith("no gain: ") and nothing.granularity == "none"
+
+
+def test_the_same_delivery_on_another_task() -> None:
+    """A delivery that helps with all digits, measured on those the buyer knew: per-task gains differ."""
+    evaluator, validation, _ = bench()
+    first, second = trained(0, 1), trained(5, 2)
+    appraisal = _appraise(first, second)
+    here = gain_on(evaluator, validation, first, appraisal.delivered, 0.95)
+    assert here.gain.mean == pytest.approx(appraisal.gain)
+    known = validation.report_targets >= 5
+    other = Validation.of(
+        validation.select_inputs,
+        validation.select_targets,
+        validation.report_inputs[known],
+        validation.report_targets[known],
+    )
+    assert gain_on(evaluator, other, first, appraisal.delivered, 0.95).gain.mean < here.gain.mean
+
+
+def test_a_plan_can_be_given_and_must_fit() -> None:
+    evaluator, validation, spec = bench()
+    first, second = trained(0, 1), trained(5, 2)
+    plan = plan_merge(evaluator, validation, spec, first, second, tradable=first.keys(), seed=1)
+    assert _same(_appraise(first, second, plan=plan), _appraise(first, second))
+    with pytest.raises(ModelError, match="plan the pair anew"):
+        _appraise(first, second, plan=plan, tradable=["layers.0.weight"])
 
 
 def test_a_spec_of_another_model_is_refused() -> None:
@@ -214,9 +298,10 @@ def test_progress_is_told() -> None:
     _appraise(trained(0, 1), trained(5, 2), progress=lambda doing, done: told.append((doing, done)))
     assert [doing for doing, _ in told] == [
         "aligning",
-        "searching (control)",
         "searching (identity)",
         "searching (weights)",
+        "learning",
+        "comparing with the controls",
         "measuring",
         "done",
     ]
