@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from appraisal_examples import Tensors, bench, trained, untrained
+from appraisal_examples import ARGUMENTS, Tensors, bench, digits, trained, untrained
+from torch import nn
 
 from p2pmarket.appraisal import Validation, appraise
 from p2pmarket.appraisal.soup import Candidate, Step, delivered, greedy_soup
-from p2pmarket.parameters import round_trip
+from p2pmarket.models import build_model
+from p2pmarket.parameters import round_trip, take_snapshot
 
 pytest.importorskip("sklearn")
 
@@ -31,7 +33,7 @@ def _soup(buyer: Tensors, sellers: Sequence[tuple[str, Tensors]], **changes: Any
         **changes,
     }
     candidates = [Candidate(key, tensors) for key, tensors in sellers]
-    return greedy_soup(evaluator, spec=spec, buyer=buyer, candidates=candidates, **options)
+    return greedy_soup(evaluator, buyer=buyer, candidates=candidates, **{"spec": spec, **options})
 
 
 def _sellers() -> list[tuple[str, Tensors]]:
@@ -54,6 +56,42 @@ def test_steps_follow_one_another_and_their_gains_add_up() -> None:
     assert sum(step.appraisal.gain for step in steps) == pytest.approx(total)
     assert all(torch.equal(held[name], tensor) for name, tensor in delivered(steps).items())
     assert delivered(steps).keys() == buyer.keys()
+
+
+def test_two_sellers_who_hold_different_tensors_are_both_bought() -> None:
+    """The buyer lost two layers; one seller has the one, one the other."""
+    evaluator, validation, _ = bench()
+    whole = knowing_all()
+    generator = torch.Generator().manual_seed(0)
+    lost = ("layers.0.weight", "layers.1.weight")
+    buyer = {
+        name: tensor + tensor.std() * torch.randn(tensor.shape, generator=generator) if name in lost else tensor
+        for name, tensor in whole.items()
+    }
+    sellers = [(name, {name: whole[name]}) for name in lost]
+    steps = _soup(buyer, [*sellers, ("noise", {lost[0]: torch.randn(64, 64, generator=generator)})], spec=None)
+    assert [step.key for step in steps] == list(lost)
+    assert all(step.appraisal.low > 0 for step in steps)
+    first, second = (step.appraisal for step in steps)
+    assert second.loss_before == first.loss_after
+    assert first.loss_before - second.loss_after == pytest.approx(first.gain + second.gain)
+    together = delivered(steps)
+    assert together.keys() == set(lost)
+    measured = evaluator.measure({**buyer, **together}, validation.report_inputs, validation.report_targets)
+    assert measured.loss == second.loss_after
+    assert len(_soup(buyer, sellers, spec=None, most=1)) == 1
+
+
+def knowing_all() -> Tensors:
+    torch.manual_seed(0)
+    model = build_model("mlp", ARGUMENTS, False)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    data = digits()[0]
+    for _ in range(60):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(data.inputs), data.targets).backward()
+        optimiser.step()
+    return take_snapshot(model)
 
 
 def test_a_chain_of_one_is_that_sellers_appraisal() -> None:
