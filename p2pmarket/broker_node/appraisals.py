@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from p2pmarket.appraisal.memory import OUT_OF_MEMORY
 from p2pmarket.broker_node.appraiser import NOTHING, Appraiser, Finding
 from p2pmarket.broker_node.book import Book, Submission
 from p2pmarket.broker_node.clearing import Clearing
@@ -149,8 +150,8 @@ class Appraisals:
             known = isinstance(error, MarketError)
             log.warning("appraisal of %s for %s failed: %s", seller.agent, buyer.agent, error, exc_info=not known)
             await self._drop(trade, error.code if isinstance(error, MarketError) else "failed")
-            if isinstance(error, MachineFault):
-                raise  # the round is held again when this machine can
+            if isinstance(error, MachineFault) and error.code != OUT_OF_MEMORY:
+                raise  # the round is held again when this machine can; a pair too large for it never will
             return None
 
     async def _in_worker(self, work: Callable[[int], T]) -> T:

@@ -29,13 +29,15 @@ def terms(**changes: Any) -> MarketTerms:
         "market": {"name": "blobs", "rounds": "barrier", "round_agents": 2, "round_timeout_seconds": 20},
         "model": {"name": "mlp", "arguments": ARGUMENTS},
         "trade": {"delivery_codec": "none"},
+        "appraisal": {"coefficients": "model"},  # quick; learned coefficients have tests of their own
         "task": [{"name": "blobs", "loss": "cross_entropy", "metric": "accuracy"}],
         "pricing": {"opening_credit": "10", "fee_percent": "2"},
         "limits": {"max_parcel_mib": 1},
     }
     sections = {
         **dict.fromkeys(("name", "rounds", "round_agents", "round_timeout_seconds"), "market"),
-        **dict.fromkeys(("tradable", "offer_codecs", "delivery_codec", "delivery_zstd"), "trade"),
+        **dict.fromkeys(("tradable", "groups", "offer_codecs", "delivery_codec", "delivery_zstd"), "trade"),
+        **dict.fromkeys(("coefficients", "max_chain", "report_steps", "tell_classes", "tell_tasks"), "appraisal"),
         **dict.fromkeys(("opening_credit", "fee_percent"), "pricing"),
     }
     for key, value in changes.items():
