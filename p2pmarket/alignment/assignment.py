@@ -28,8 +28,10 @@ _WARM = (0.1, 0.03)
 """Temperatures, in median standard deviations of a row."""
 _STEPS = 6
 _PER_ROW = 12
+_FAINT = -60.0
+"""Below this exponents end in denormal numbers, which processors multiply slowly."""
 _SAMPLE = 256
-"""Columns from which the score that about `_PER_ROW` entries of a row exceed is estimated."""
+"""Rows and columns from which scales are estimated."""
 _TOO_DENSE = 0.05
 """Fraction of entries from which the sparse solver is the slower one."""
 
@@ -47,9 +49,14 @@ class Assigner:
         """
         if len(scores) < _PRICED_FROM:
             return _dense(scores.cpu().numpy())
+        favourites: Indices = scores.argmax(1).cpu().numpy()
+        if len(np.unique(favourites)) == len(favourites):  # every row can have its best: near copies of one model
+            return favourites
         self._prices = _priced(scores, self._prices)
-        reduced: Scores = (scores - self._prices).cpu().numpy()
-        hopeful = _hopeful(reduced, current)
+        left = scores - self._prices
+        column_best = (left >= left.amax(0)).cpu().numpy()
+        reduced: Scores = left.cpu().numpy()
+        hopeful = column_best | _hopeful(reduced, current)
         if np.count_nonzero(hopeful) <= _TOO_DENSE * hopeful.size:
             columns = _sparse(reduced, hopeful)
             if _total(reduced, columns) > _total(reduced, current) + _noise(reduced, current):
@@ -59,14 +66,15 @@ class Assigner:
 
 def _priced(scores: Tensor, prices: Tensor | None) -> Tensor:
     """(n,) column prices: nearly dual, or anything where the numbers are too far apart for it."""
-    scale = float(scores.std(1).median())
+    scale = float(scores[:: max(1, len(scores) // _SAMPLE)].std(1).median())
     temperatures = _COLD if prices is None else _WARM
     prices = torch.zeros_like(scores[0]) if prices is None else prices
     if not scale > 0.0:
         return prices
     for temperature in temperatures:
         kernel = scores - prices
-        kernel.sub_(kernel.amax(1, keepdim=True)).div_(temperature * scale).exp_()
+        kernel.sub_(kernel.amax(1, keepdim=True)).div_(temperature * scale)
+        kernel.clamp_(min=_FAINT).exp_()
         columns = torch.ones_like(prices)
         for _ in range(_STEPS):
             rows = 1.0 / (kernel @ columns).clamp_(min=1e-30)
@@ -90,14 +98,13 @@ def _noise(scores: Scores, columns: Indices) -> float:
 
 
 def _hopeful(reduced: Scores, current: Indices) -> NDArray[np.bool_]:
-    """The best few of each row, each column's best, and `current`, so that there always is a full matching."""
+    """The best few of each row, and `current`, so that there always is a full matching."""
     size = len(reduced)
     sample = reduced[:, :: max(1, size // _SAMPLE)]
     kept = max(1, round(_PER_ROW * sample.shape[1] / size))
     limits = np.partition(sample, -kept - 1, axis=1)[:, -kept - 1]
     hopeful: NDArray[np.bool_] = reduced > limits[:, None]
     hopeful[np.arange(size), current] = True
-    hopeful[reduced.argmax(0), np.arange(size)] = True
     return hopeful
 
 

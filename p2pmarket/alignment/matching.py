@@ -3,7 +3,7 @@
 Knows: Ainsworth, Hayase, Srinivasa 2022, "Git Re-Basin", Algorithm 1: coordinate ascent, each step an assignment
 problem, here over families of classes. What is new: the first ascent begins where most is known already (inputs and
 outputs have no symmetry), so that a permutation spreads from there in one sweep; terms are updated by what changed;
-families that share no tensor are matched at the same time; where every tensor is as close as its norm allows, it ends.
+families that share no tensor are matched at the same time; where the models have become equal, it ends.
 Refuses to know: data, losses, torch's generators (a private numpy generator orders the visits, so alignment never
 changes a training stream, and equal inputs give equal permutations, however many threads there are).
 
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from p2pmarket.alignment.assignment import Assigner
 from p2pmarket.alignment.families import Family, axes_of, families_of
-from p2pmarket.alignment.similarity import Orders, Pair, Similarity
+from p2pmarket.alignment.similarity import Pair, Similarity
 from p2pmarket.alignment.symmetry import check_fits, identity
 from p2pmarket.alignment.wreath import as_choice, solve
 from p2pmarket.errors import BadSnapshot, ModelError
@@ -37,7 +37,6 @@ _RISE = 1e-9
 """Smallest relative rise that counts: far above float64 noise, so that the ascent ends."""
 _CLEAR = 1e-4
 """Relative rise from which float32 sums are believed: their error is below 1e-5."""
-_OPTIMAL = 1e-11
 _CERTAIN = 0.9
 """A family joins the others of its step when this share of its weight meets decided units only."""
 
@@ -87,20 +86,22 @@ def match(
     )
     deadline = clock() + time_budget_seconds
     generator = np.random.default_rng(seed)
-    reached = _Ascent(pair, families, best).objective()
+    reached = pair.objective(pair.orders(best))
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         for restart in range(restarts):
             ascent = _Ascent(pair, families, identity(spec))
             ascent.limit(max_visits, lambda: clock() >= deadline, progress)
             if restart == 0:
                 ascent.spread(pool)
+                if ascent.finished():
+                    return ascent.permutations
                 if ascent.objective() < reached:
                     ascent.start_from(identity(spec))
             ascent.climb(pool, generator)
             objective = ascent.objective()
             if objective > reached:
                 best, reached = ascent.permutations, objective
-            if ascent.optimal(reached) or clock() >= deadline:
+            if clock() >= deadline:
                 break
     return {name: best[name].clone() for name in best}
 
@@ -124,7 +125,7 @@ def _prepared(
     """
     prepared = {name: tensors[name].detach().to(device, torch.float32).contiguous() for name in names}
     for name, tensor in prepared.items():
-        if not torch.isfinite(tensor.sum(dtype=torch.float64)):
+        if not torch.isfinite(torch.linalg.vector_norm(tensor)):
             raise BadSnapshot(f"{name} of the {whose}'s model holds NaN or infinite weights, which cannot be aligned")
     return prepared
 
@@ -138,6 +139,7 @@ class _Ascent:
         self._assigners = [
             [Assigner() for _ in range(family.classes[0].blocks)] if family.simple else [] for family in families
         ]
+        self._keys = [[(part.tensor, part.axis) for part in family.parts] for family in families]
         self._near = [
             [other for other, beside in enumerate(families) if set(family.tensors) & set(beside.tensors)]
             for family in families
@@ -157,16 +159,15 @@ class _Ascent:
     def start_from(self, permutations: Mapping[str, Tensor]) -> None:
         """Takes these permutations as they are."""
         self.permutations = dict(permutations)
-        self._orders: dict[tuple[str, int], Tensor] = self._orders_under(self.permutations, None)
+        self._orders: dict[tuple[str, int], Tensor] = self._pair.orders(self.permutations)
 
     def objective(self) -> float:
-        """Sum over all tensors of the inner product of the buyer's and the permuted seller's weights, in float64."""
-        return sum(self._pair.inner_product(name, self._orders) for name in self._pair.buyer)
+        """See `Pair.objective`."""
+        return self._pair.objective(self._orders)
 
-    def optimal(self, objective: float) -> bool:
-        """Whether no permutation can do better: every tensor is as close as its norm allows."""
-        bound = sum(self._pair.bounds.values())
-        return objective >= bound * (1.0 - _OPTIMAL)
+    def finished(self) -> bool:
+        """Whether the models are equal under the permutations, so that nothing can be better."""
+        return self._pair.equal(self._orders)
 
     def spread(self, pool: ThreadPoolExecutor) -> None:
         """One sweep from what has no symmetry: each family by what is decided when its turn comes."""
@@ -181,8 +182,6 @@ class _Ascent:
 
     def climb(self, pool: ThreadPoolExecutor, generator: np.random.Generator) -> None:
         """Visits families in random orders until none can rise."""
-        if self.optimal(self.objective()):
-            return
         waiting = set(range(len(self._families)))
         while waiting:
             order: list[int] = generator.permutation(sorted(waiting)).tolist()
@@ -235,13 +234,17 @@ class _Ascent:
         for place, found in zip(step, results, strict=True):
             if found is not None:
                 self.permutations.update(found)
-                self._orders.update(self._orders_under(self.permutations, self._families[place]))
+                self._orders.update(self._pair.orders(self.permutations, self._keys[place]))
                 changed.append(place)
         return changed
 
     def _improved(self, place: int, decided: set[str] | None) -> dict[str, Tensor] | None:
         """The family's better permutations, or None. With `decided`: the best by these tensors alone."""
         family, similarity = self._families[place], self._similarities[place]
+        if family.simple and decided is None and not self._itself[place]:
+            group = family.classes[0]
+            if similarity.settled(self._orders, self.permutations[group.name].reshape(group.blocks, group.size)):
+                return None
         similarity.update(self._orders, decided or None)
         if family.simple:
             found, clear = self._assigned(place, similarity)
@@ -276,7 +279,7 @@ class _Ascent:
 
     def _rises(self, family: Family, found: Mapping[str, Tensor]) -> bool:
         """Whether the true objective rises, in float64, summed over what changes."""
-        changed = self._orders_under({**self.permutations, **found}, family)
+        changed = self._pair.orders({**self.permutations, **found}, [(part.tensor, part.axis) for part in family.parts])
         new = {**self._orders, **changed}
         gain, size = 0.0, 0.0
         for name in family.tensors:
@@ -287,20 +290,3 @@ class _Ascent:
             else:
                 gain += self._pair.inner_product(name, new) - self._pair.inner_product(name, self._orders)
         return gain > _RISE * size
-
-    def _orders_under(self, permutations: Mapping[str, Tensor], family: Family | None) -> dict[tuple[str, int], Tensor]:
-        """The orders of the axes on which a family lies, or of all."""
-        device = next(iter(self._pair.buyer.values())).device
-        keys = (
-            [(part.tensor, part.axis) for part in family.parts]
-            if family is not None
-            else [(name, axis) for name, axes in self._pair.axes.items() for axis in axes]
-        )
-        orders: dict[tuple[str, int], Tensor] = {}
-        for name, axis in keys:
-            if (name, axis) not in orders:
-                orders[name, axis] = self._pair.axes[name][axis].order(permutations).to(device)
-        return orders
-
-
-__all__ = ["Orders", "Progress", "match"]

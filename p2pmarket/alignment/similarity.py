@@ -8,18 +8,19 @@ A weight that is not a finite number makes the matrices not finite; matching loo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from p2pmarket.alignment.families import AxisUse, Family, Part
+from p2pmarket.alignment.symmetry import Permutations
 
 Orders = Mapping[tuple[str, int], Tensor]
 """(tensor, axis) -> (length,) int64: which of the seller's positions stands at each position now."""
 
-_CHUNK = 1 << 22
-"""Numbers taken to float64 at a time."""
+_CHUNK = 1 << 17
+"""Numbers taken to float64 at a time: they stay in the cache."""
 
 
 class Pair:
@@ -31,10 +32,28 @@ class Pair:
         self.buyer, self.seller, self.axes = buyer, seller, axes
         self._layouts: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self.bounds = {
-            name: float(_dot(tensor, tensor) ** 0.5 * _dot(seller[name], seller[name]) ** 0.5)
+            name: float(torch.linalg.vector_norm(tensor)) * float(torch.linalg.vector_norm(seller[name]))
             for name, tensor in buyer.items()
         }
-        """Tensor -> the largest inner product any permutation can reach (Cauchy, Schwarz)."""
+        """Tensor -> what its inner product cannot exceed (Cauchy, Schwarz)."""
+
+    def equal(self, orders: Orders) -> bool:
+        """Whether the permuted seller is the buyer: no permutation does better."""
+        return all(torch.equal(self.buyer[name], self._ordered(self.seller[name], name, orders)) for name in self.buyer)
+
+    def objective(self, orders: Orders) -> float:
+        """Sum over all tensors of the inner product of the buyer's and the permuted seller's weights, in float64."""
+        return sum(self.inner_product(name, orders) for name in self.buyer)
+
+    def orders(
+        self, permutations: Permutations, keys: Iterable[tuple[str, int]] | None = None
+    ) -> dict[tuple[str, int], Tensor]:
+        """The orders of these axes, or of all."""
+        device = next(iter(self.buyer.values())).device
+        wanted = (
+            ((name, axis) for name, axes in self.axes.items() for axis in axes) if keys is None else dict.fromkeys(keys)
+        )
+        return {(name, axis): self.axes[name][axis].order(permutations).to(device) for name, axis in wanted}
 
     def inner_product(self, name: str, orders: Orders) -> float:
         """<buyer, permuted seller> of one tensor."""
@@ -78,7 +97,6 @@ class Similarity:
         self._seen: dict[Part, dict[int, Tensor]] = {}
         device = next(iter(pair.buyer.values())).device
         self.matrices = []
-        self._whole: dict[int, bool] = {}
         for place, pattern in enumerate(family.patterns):
             vectors = [part for part in family.parts if part.pattern == place and pair.buyer[part.tensor].ndim == 1]
             size = pattern.sites // self._blocks[place]
@@ -92,36 +110,60 @@ class Similarity:
                 matrix.baddbmm_(buyer.reshape(shape), seller.reshape(shape).mT)
             self.matrices.append(matrix)
 
-    def update(self, orders: Orders, decided: Iterable[str] | None = None) -> bool:
-        """Takes in what changed; with `decided`, only parts on tensors in it. Whether anything did."""
-        any_change = False
+    def update(self, orders: Orders, decided: Iterable[str] | None = None) -> None:
+        """Takes in what changed; with `decided`, only parts on tensors in it."""
+        for part, buyer, seller in self._pending(orders, decided):
+            self.matrices[part.pattern].baddbmm_(buyer, seller.mT)
+            self._seen[part] = self._others(part, orders)
+
+    def settled(self, orders: Orders, chosen: Tensor) -> bool:
+        """Whether `chosen` is each unit's best whatever the products would say of all that changed.
+
+        Without them: no product of two rows is larger than that of their norms (Cauchy, Schwarz). For one class only.
+
+        :param chosen: (blocks, size): which of the seller's units each of the buyer's has
+        """
+        upper = self.matrices[0]
+        picks = chosen[..., None].to(upper.device)
+        if len(self.matrices) > 1 or not torch.equal(upper.argmax(2, keepdim=True), picks):
+            return False  # seldom provable then
+        reached = upper.gather(2, picks)
+        upper = upper.clone()
+        for _, buyer, seller in self._pending(orders, None):
+            norms = [torch.linalg.vector_norm(rows, dim=2, keepdim=True) for rows in (buyer, seller)]
+            upper.baddbmm_(norms[0], norms[1].mT)
+            picked = torch.stack([rows[order] for rows, order in zip(seller, picks[..., 0], strict=True)])
+            reached = reached + torch.linalg.vecdot(buyer, picked)[..., None]
+        upper.scatter_(2, picks, -torch.inf)
+        return bool((upper.amax(2, keepdim=True) < reached).all())
+
+    def _others(self, part: Part, orders: Orders) -> dict[int, Tensor]:
+        return {axis: orders[part.tensor, axis] for axis in self._pair.axes[part.tensor] if axis != part.axis}
+
+    def _pending(self, orders: Orders, decided: Iterable[str] | None) -> Iterator[tuple[Part, Tensor, Tensor]]:
+        """Rows (blocks, size, rest) of both models whose products the matrices lack."""
         for part in self._family.parts:
             if self._pair.buyer[part.tensor].ndim == 1 or (decided is not None and part.tensor not in decided):
                 continue
-            others = {axis: orders[part.tensor, axis] for axis in self._pair.axes[part.tensor] if axis != part.axis}
             seen = self._seen.get(part)
             if seen is None:
-                self._add(part, others, None, None)
-                any_change = True
-            else:
-                for axis, order in others.items():
-                    changed = torch.nonzero(order != seen[axis]).squeeze(1)
-                    if len(changed):
-                        self._add(part, seen | {axis: order}, axis, changed, seen[axis])
-                        seen = seen | {axis: order}
-                        any_change = True
-            self._seen[part] = others
-        return any_change
+                yield part, *self._rows(part, self._others(part, orders))
+                continue
+            for axis, order in self._others(part, orders).items():
+                changed = torch.nonzero(order != seen[axis]).squeeze(1)
+                if len(changed):
+                    yield part, *self._rows(part, seen | {axis: order}, axis, changed, seen[axis])
+                    seen = seen | {axis: order}
 
-    def _add(
+    def _rows(
         self,
         part: Part,
         orders: Mapping[int, Tensor],
-        axis: int | None,
-        changed: Tensor | None,
+        axis: int = -1,
+        changed: Tensor | None = None,
         before: Tensor | None = None,
-    ) -> None:
-        """Adds a part's term, or what changed in it when `changed` positions of `axis` did."""
+    ) -> tuple[Tensor, Tensor]:
+        """A part's rows, or those of what changed in it when `changed` positions of `axis` did."""
         first = part.axis == 0
         if first:
             buyer, seller = self._pair.buyer[part.tensor], self._pair.seller[part.tensor]
@@ -130,13 +172,12 @@ class Similarity:
         for other, order in orders.items():
             if other != axis:
                 seller = seller.index_select(_dim(other, part.axis), order)
-        if axis is not None and changed is not None and before is not None:
+        if changed is not None and before is not None:
             dim = _dim(axis, part.axis)
             buyer = buyer.index_select(dim, changed)
             old = seller.index_select(dim, before[changed])
             seller = seller.index_select(dim, orders[axis][changed]).sub_(old)
-        matrix = self.matrices[part.pattern]
-        matrix.baddbmm_(self._units(buyer, part, first), self._units(seller, part, first).mT)
+        return self._units(buyer, part, first), self._units(seller, part, first)
 
     def _units(self, values: Tensor, part: Part, first: bool) -> Tensor:
         """(blocks, size, rest): one row for each site."""
@@ -166,6 +207,8 @@ def _dim(axis: int, moved: int) -> int:
 
 def _dot(first: Tensor, second: Tensor) -> float:
     """Inner product in float64."""
+    if first.device.type != "cpu":
+        return float((first.double() * second.double()).sum())
     total = 0.0
     flat, beside = first.reshape(-1), second.reshape(-1)
     for start in range(0, len(flat), _CHUNK):
