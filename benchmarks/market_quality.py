@@ -128,9 +128,7 @@ def our_method(world: World, granularity: str, told: list[str]) -> Buy:
     kept: list[Any] = []
 
     def buy(buyer: Tensors, seller: Tensors, second: bool) -> Tensors | None:
-        kept[:] = (
-            [inverse(world.spec, kept[0])] if second else [align_pair(world.spec, buyer, seller, seed=world.seed)]
-        )
+        kept[:] = [inverse(world.spec, kept[0])] if second else [align_pair(world.spec, buyer, seller, seed=world.seed)]
         result = appraise(
             world.evaluator, world.validation, world.spec, buyer, seller,
             tradable=buyer.keys(), encode_decode=dict, confidence=CONFIDENCE, seed=world.seed, alignment=kept[0],

@@ -194,9 +194,7 @@ def _reason(bench: Bench, plan: MergePlan) -> str:
     return ""
 
 
-def _report(
-    bench: Bench, plan: MergePlan, delivered: dict[str, Tensor], confidence: float, reason: str
-) -> Appraisal:
+def _report(bench: Bench, plan: MergePlan, delivered: dict[str, Tensor], confidence: float, reason: str) -> Appraisal:
     """Looks at REPORT, once for the buyer and once for what would be delivered."""
     before = bench.on_report(bench.buyer)
     after = bench.on_report({**bench.buyer, **bench.evaluator.place(delivered)}) if delivered else before

@@ -201,9 +201,7 @@ def count(bench: Bench, fineness: str) -> int:
 
 
 def _constant(bench: Bench, fineness: str, alpha: float) -> dict[str, Tensor]:
-    return {
-        name: torch.full(bench.buyer[name].shape[:1] if fineness == "row" else (), alpha) for name in bench.free
-    }
+    return {name: torch.full(bench.buyer[name].shape[:1] if fineness == "row" else (), alpha) for name in bench.free}
 
 
 def _finite(loss: float) -> float:

@@ -72,9 +72,7 @@ def test_one_plan_serves_both_directions() -> None:
     turn = {name: torch.randperm(size, generator=generator) for name, size in spec.sizes.items()}
     second = apply(spec, turn, trained(5, 2))
     permutations = match(spec, first, second, seed=1)
-    plan = plan_merge(
-        evaluator, validation, spec, first, second, tradable=first.keys(), seed=1, alignment=permutations
-    )
+    plan = plan_merge(evaluator, validation, spec, first, second, tradable=first.keys(), seed=1, alignment=permutations)
     assert plan.alignment == "weights" and plan.granularity == "row"
     back = reverse(plan, spec, permutations)
     aligned = {"there": apply(spec, permutations, second), "back": apply(spec, _inverse(spec, permutations), first)}
