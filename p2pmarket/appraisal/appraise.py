@@ -12,7 +12,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 
-import torch
 from torch import Tensor
 
 from p2pmarket.alignment import Permutations, PermutationSpec, match

@@ -91,7 +91,7 @@ def _by_class(before: Measured, after: Measured, targets: Tensor, confidence: fl
     if targets.dtype != torch.int64 or targets.ndim != 1:
         return ()
     found = []
-    for label in targets.unique().tolist():
+    for label in sorted(set(targets.tolist())):
         here = targets == label
         count = int(here.sum())
         losses = before.losses[here], after.losses[here]

@@ -71,13 +71,13 @@ def learn(
 
 
 def _named(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    parts = flat.split([shape.numel() for shape in shapes.values()])
+    parts = torch.split(flat, [shape.numel() for shape in shapes.values()])
     return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def _batches(samples: int, generator: torch.Generator) -> Iterator[Tensor]:
     while True:
-        yield from torch.randperm(samples, generator=generator).split(min(BATCH, samples))
+        yield from torch.split(torch.randperm(samples, generator=generator), min(BATCH, samples))
 
 
 def _finite(loss: float) -> float:

@@ -25,8 +25,8 @@ from p2pmarket.errors import ModelError
 GRANULARITIES = ("none", "model", "tensor", "row")
 """From no purchase to one coefficient for each output row."""
 SAMPLES_PER_COEFFICIENT = 1.0
-"""SELECT samples below which a granularity is not tried. Above it HELD decides: with 1.7 samples for each row of a small
-network on digits, rows brought four times the gain of one coefficient for each tensor on samples not seen."""
+"""SELECT samples below which a granularity is not tried. Above it HELD decides: with 1.7 samples for each row of a
+small network on digits, rows brought twice the gain of one coefficient for each tensor on samples not seen."""
 LOW, HIGH = -1.0, 2.0
 """Bounds of learned coefficients. c and 1 - c are both inside, so that a plan can be seen from the other side."""
 

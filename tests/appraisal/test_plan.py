@@ -9,7 +9,7 @@ import torch
 from appraisal_examples import Tensors, bench, trained
 
 from p2pmarket.alignment import apply, match
-from p2pmarket.appraisal import Evaluator, MergePlan, Validation, plan_merge, reverse
+from p2pmarket.appraisal import MergePlan, Validation, plan_merge, reverse
 from p2pmarket.appraisal.learned import learn
 from p2pmarket.appraisal.merging import merge
 from p2pmarket.errors import ModelError
