@@ -168,6 +168,8 @@ def _tested(found: Mapping[Leaf, Sequence[Place]], test: SelfTest) -> Permutatio
             continue
         if test.holds(proposal.spec(kept)):
             return proposal.spec(kept)
+        if not kept:
+            raise ModelError("the model's outputs change though nothing was permuted")
         culprits = _culprits(proposal, kept, test)
         for leaf in culprits:
             if proposal.chain(leaf) and leaf not in shared:

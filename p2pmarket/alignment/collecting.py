@@ -179,7 +179,7 @@ def _names(found: Mapping[Leaf, Sequence[Place]]) -> dict[Leaf, str]:
     taken: dict[str, int] = {}
     for leaf, at in found.items():
         first = next((place for place in at if place.axis == 0), at[0])
-        name = first.names[0].removesuffix(".weight")
+        name = first.names[0].removesuffix(".weight").removesuffix(".bias")
         taken[name] = taken.get(name, 0) + 1
         names[leaf] = name if taken[name] == 1 else f"{name}#{taken[name]}"
     return names

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from p2pmarket.alignment import axes
 from p2pmarket.alignment.axes import Misfit, Term
-from p2pmarket.alignment.op_rules import Call, Dims, Made, Stack, rule
+from p2pmarket.alignment.op_rules import Call, Dims, Made, Stack, operands, rule
 
 
 @rule("linear")
@@ -44,6 +44,16 @@ def _addmm(call: Call) -> Made:
         ("baddbmm", "addmm", "addmv").index(call.op)
     ]
     return call.broadcast(_product(call, call[first], call[second]), call["self"])
+
+
+@rule("_grouped_mm", "transformers::grouped_mm_fallback")
+def _grouped_matmul(call: Call) -> Made:
+    """Rows sorted by group, each group with its own matrix: which rows belong together is data."""
+    value, weight, *_ = operands(call)
+    for term in (weight[0], value[0]):
+        call.pin(term, "groups are told apart by data")
+    call.unify(value[1], weight[1])
+    return (value[0], weight[2])
 
 
 @rule("outer", "ger")

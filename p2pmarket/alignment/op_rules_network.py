@@ -119,7 +119,7 @@ def _ordering(call: Call) -> Made:
     "isnan", "isinf", "isfinite", "logical_not", "logical_and", "logical_or", "__and__", "__or__", "lerp", "addcmul",
     "addcdiv", "hardtanh", "relu6", "celu", "selu", "elu", "mish", "nan_to_num", "normal", "rsub", "softplus",
     "gelu", "silu", "leaky_relu", "hardswish", "hardsigmoid", "log_sigmoid", "square", "float_power", "true_divide",
-    "divide", "multiply", "subtract", "negative", "ones_like", "zeros_like", "full_like", "empty_like",
+    "divide", "multiply", "subtract", "negative", "floor_divide", "ones_like", "zeros_like", "full_like", "empty_like",
 )  # fmt: skip
 def _pointwise(call: Call) -> Made:
     return pointwise(call)
@@ -131,6 +131,12 @@ def _prelu(call: Call) -> Made:
     if weight and weight[0].size > 1:
         call.unify(value[1 if len(value) > 1 else 0], weight[0])
     return tuple(value)
+
+
+@rule("_weight_norm")
+def _weight_norm(call: Call) -> Made:
+    """Norms over all axes but one, whose order does not matter, times one length for each position of that axis."""
+    return call.broadcast(call["v"], call["g"])
 
 
 @rule("glu")

@@ -170,6 +170,8 @@ def _slice(call: Call) -> Made:
     term, size = axes.resolve(value[axis]), call.shapes[axis]
     if size == term.size:
         return value
+    if not size:
+        return replaced(value, axis, Leaf(0))
     start = call["start"] or 0
     if not isinstance(start, int):
         raise Misfit("a cut that depends on data")
@@ -299,9 +301,14 @@ def _pins(axis_of: Callable[[Call, Dims], Sequence[int]], call: Call, reason: st
     return value
 
 
-@rule("roll", "flip", "cumsum", "cumprod", "logcumsumexp", "tril", "triu")
+@rule("roll", "flip", "cumsum", "cumprod", "logcumsumexp", "tril", "triu", "diff")
 def _by_position(call: Call) -> Made:
     """Same shape, but positions along some axes are told apart."""
+    if call.op == "diff":
+        value: Dims = call["self"]
+        axis = place(value, call["dim"])
+        call.pin(value[axis], "diff depends on positions")
+        return replaced(value, axis, call.fixed(call.shapes[axis], "diff depends on positions"))
     if call.op in ("tril", "triu"):
         return _pins(lambda call, value: (-2, -1), call, f"{call.op} depends on positions")
     if call.op == "roll" and not call["dims"]:

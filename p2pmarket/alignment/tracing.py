@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from p2pmarket.alignment import axes, op_rules_linear, op_rules_network, op_rules_shape
+from p2pmarket.alignment.answers import tensors_in
 from p2pmarket.alignment.axes import Leaf, Misfit, Pin
 from p2pmarket.alignment.op_rules import RULES, Call, Dims, Stack, is_dims, pointwise, unknown
 from p2pmarket.alignment.op_rules_shape import TakeApart, merged
@@ -51,13 +52,27 @@ def export(module: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, A
     try:
         with warnings.catch_warnings(), _plain_attention(), _quiet(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return torch.export.export(module, tuple(arguments), dict(keywords), strict=False)
+            return torch.export.export(_Answer(module), tuple(arguments), dict(keywords), strict=False)
     except Exception as reason:  # a module's own code may fail in any way
         lines = [line.strip() for line in str(reason).splitlines() if line.strip()] or [""]
         raise ModelError(
             f"{type(module).__name__} cannot be exported ({type(reason).__name__}: {lines[0][:200]}); "
             "write a function permutation_spec(model) beside its factory"
         ) from reason
+
+
+class _Answer(nn.Module):
+    """A module that returns the tensors of its answer alone: caches for a next call are none of its function."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *arguments: Any, **keywords: Any) -> tuple[Tensor, ...]:
+        return tuple(tensors_in(self.module(*arguments, **keywords)))
+
+
+_WITHIN_ANSWER = "module."
 
 
 @contextlib.contextmanager
@@ -145,7 +160,7 @@ class _Walk:
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         made: dict[fx.Node, Any] = {}
         for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-            name = prefix + (spec.target or "")
+            name = prefix + (spec.target or "").removeprefix(_WITHIN_ANSWER)
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and name in self._tensors:
                 made[node] = self._tensors[name]
                 if node.users:
@@ -223,8 +238,8 @@ class _Walk:
                 else:
                     given = argument.default_value if argument.has_default_value() else None
                 arguments[argument.name] = _known(given, made)
-            if not str(target).startswith("aten."):
-                op = str(target)
+            if not target._schema.name.startswith("aten::"):
+                op = target._schema.name
         else:
             op = str(target)
             arguments = {str(place): _known(part, made) for place, part in enumerate(node.args)}
@@ -238,7 +253,8 @@ class _Walk:
         own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
         line = f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
         modules = list((node.meta.get("nn_module_stack") or {}).values())
-        path = (self._prefix + str(modules[-1][0])).strip(".") if modules else self._prefix.strip(".")
+        inside = str(modules[-1][0]).removeprefix("module").strip(".") if modules else ""
+        path = (self._prefix + inside).strip(".")
         return f"{path} ({line})" if path and line else path or line
 
 

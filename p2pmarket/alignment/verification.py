@@ -7,15 +7,17 @@ gives nothing to compare.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from p2pmarket.alignment.answers import tensors_in
 from p2pmarket.alignment.sharing import shared_tensors
 from p2pmarket.alignment.symmetry import apply, check_fits
 from p2pmarket.errors import ModelError
@@ -81,6 +83,7 @@ class SelfTest:
         self._tied = [shared.names for shared in shared_tensors(self._model) if len(shared.names) > 1]
         fresh = {name: tensor.clone() for name, tensor in self._state.items()}
         self.tolerance = SAME_FUNCTION
+        self._draws = False
         for strength in (1.0, 0.1, 0.0):
             self._weights = self._disturbed(fresh, strength)
             self._before = self._first_answer()
@@ -89,7 +92,12 @@ class SelfTest:
         else:
             raise ModelError("the model answers the example inputs with no finite number; give it other inputs")
         if not self._before:
-            raise ModelError("the model returns no tensors of numbers, so its symmetry cannot be tested")
+            raise ModelError("the model returns no tensors, so its symmetry cannot be tested")
+        if not self._repeats():
+            self._draws = True
+            self._before = self._answer(self._weights)
+            if not self._repeats():
+                raise ModelError("the model answers the same inputs differently each time, so it cannot be tested")
 
     def holds(self, spec: PermutationSpec) -> bool:
         """Whether moving every unit of every class leaves all outputs as they were."""
@@ -99,6 +107,9 @@ class SelfTest:
             return False
         after = self._answer(permuted)
         return len(after) == len(self._before) and all(map(self._same, self._before, after))
+
+    def _repeats(self) -> bool:
+        return all(map(self._same, self._before, self._answer(self._weights)))
 
     def _same(self, before: Tensor, after: Tensor) -> bool:
         if before.shape != after.shape:
@@ -130,12 +141,15 @@ class SelfTest:
 
     def _answer(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
         arguments, keywords = copy.deepcopy(self._given)
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.ExitStack() as modes:
             for name, tensor in self._state.items():
                 tensor.copy_(weights[name])
             if self.tolerance == SAME_FUNCTION:
-                with _Double():  # type: ignore[no-untyped-call]
-                    return list(tensors_in(self._model(*arguments, **keywords)))
+                modes.enter_context(_Double())  # type: ignore[no-untyped-call]
+            if self._draws:
+                # The model draws from torch's generator: the same numbers each time, then its state back.
+                modes.enter_context(torch.random.fork_rng(devices=[]))
+                torch.default_generator.manual_seed(0)
             return list(tensors_in(self._model(*arguments, **keywords)))
 
     def _disturbed(self, fresh: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
@@ -180,21 +194,6 @@ def copied(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} cannot be copied ({type(reason).__name__}: {str(reason)[:200]}); modules that "
             "keep computed tensors, as torch.nn.utils.weight_norm does, can use torch.nn.utils.parametrizations instead"
         ) from reason
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in what a model returned: of tuples, mappings and dataclasses; other objects are not looked into."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_in(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from tensors_in(part)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, field.name))
 
 
 def _in_double(value: Any) -> Any:

@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = _command(commands, "doctor", "doctor:doctor", "check this machine and the way to a market")
     add_flags(doctor, MarketAccess)
     _config(commands)
+    _inspect(commands)
     return parser
 
 
@@ -171,3 +172,24 @@ def _config(commands: Commands) -> None:
     for role, kind in (("node", NodeSettings), ("broker", BrokerSettings)):
         parser = roles.add_parser(role, help=f"settings of the {role}", allow_abbrev=False)
         add_flags(parser, kind)
+
+
+def _inspect(commands: Commands) -> None:
+    inspect = _command(
+        commands,
+        "inspect",
+        "inspect:inspect",
+        "a model's permutation symmetries: what alignment can move, and why not more",
+    )
+    inspect.add_argument("model", metavar="MODEL", help="a built-in model, or package.module:factory")
+    inspect.add_argument("--arguments", default="{}", metavar="JSON", help="the model's arguments, as a JSON object")
+    inspect.add_argument(
+        "--input",
+        action="append",
+        metavar="SHAPE",
+        help="what the model takes, such as 2x3x224x224, or 2x16:int64<1000 for indices; again for a second input",
+    )
+    inspect.add_argument(
+        "--spec", metavar="FUNCTION", help="test the spec of package.module:function(model) instead of finding one"
+    )
+    _json(inspect)
