@@ -1,6 +1,6 @@
 """How much of the gain of all n(n - 1) appraisals do a few of them find?
 
-`python -m benchmarks.many_agents` (a table) or `--json`; `--full` appraises with learned coefficients (about an hour).
+`python -m benchmarks.many_agents` (a table) or `--json`; `--full` appraises with learned coefficients (hours).
 
 64 agents train small networks (64-32-16-10, each from its own initialisation) on digits: four classes of ten whole, a
 twentieth of the others, every agent its own four. The first 4, 8, 16, 32 and all of them form the markets. The broker

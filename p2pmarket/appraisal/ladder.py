@@ -17,7 +17,7 @@ Exact losses on chosen snapshots give the broker's data away: a loss that is qua
 
 Equal questions get equal answers, so asking again and averaging brings nothing. All rounding is against the gain: told
 <= true for `gain` and `low`, told >= true for `loss_after`, and the interval told holds the true one of the gain over
-the best. An honest agent whose loss falls sees each gain understated, and its own loss overstated, by at most two
+the best. An honest agent whose loss falls sees its best gain understated, and its own loss overstated, by at most two
 steps: a gain of a third of its loss is told with a relative error below 2 * 3 / `steps`.
 
 What remains possible: every told report is a reading of log2(steps) bits or so, and a coalition has one for every pair
@@ -25,7 +25,10 @@ of its snapshots that its allowances pay for. It may climb: propose sellers at r
 Each such step is a true improvement of at least a step on REPORT, bought with allowance, so what is to be had is the
 optimum slowly, as every training run has it. New identities begin with a new allowance and an empty state: they must
 cost something, or the market must admit its agents. Nothing is hidden from a buyer that buys: the delivery is the
-merge itself.
+merge itself. Measured on quadratics in 30 dimensions, with the best of many regressions (part of the way to the optimum
+that is left; 0 without these rules): 496 snapshots of one agent 0.78 to 1; one poor buyer with sellers at chosen
+parameters, 64 reports 0.4 to 1, and 496 of them (eight agents, or eight hours) 0.12 to 0.5; 496 new identities with a
+snapshot each 0.1 to 0.23.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ class Rule:
     """How much a market tells."""
 
     steps: int = 16
-    """A step is one `steps`-th of the agent's told loss; metrics are told in `steps`-ths."""
+    """A step is one `steps`-th of the agent's told loss. An agent's own metric is told in `steps`-ths; limits of
+    intervals in fours of steps, changes of the metric and weights in quarters."""
     appraisals: int = 64
     """Appraisals an agent may have in `window_ms`."""
     window_ms: int = 3_600_000
@@ -74,6 +78,7 @@ class Numbers:
     low: float
     high: float
     metric_before: float
+    """Higher is better, as for accuracy. Where the metric is the loss, tell the told losses instead."""
     metric_after: float
     weight: float
     """The seller's portion; 0: nothing would be delivered, and told numbers are those of no purchase."""

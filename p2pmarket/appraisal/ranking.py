@@ -43,7 +43,11 @@ class Stage:
 
 
 STAGES = (Stage(64, (0.25, 0.5, 0.75), 4.0), Stage(256, (0.25, 0.5, 0.75), 2.0))
-"""Together they cost less than one full appraisal in ten of those saved (benchmarks/many_agents.py)."""
+"""Measured on digits, 16 agents with one initialisation or with 16: rank correlation of a score with the gain of a
+full appraisal (one coefficient), mean over buyers: `complementarity` 0.65 and 0.42; the same with the lower of both
+losses 0.57, 0.38; the seller's own loss 0.51, 0.45; the same pair's gain two epochs before 0.73, 0.37; nearness after
+alignment -0.22, -0.11; a probe of 64 samples at the midpoint 0.72, 0.47, at three places 0.81, 0.66, of 256 samples
+0.83, 0.73. Probes do not see the appraisal's controls: a pair that these refuse may rank high."""
 
 
 @dataclasses.dataclass(frozen=True)
