@@ -39,7 +39,7 @@ class Pattern:
         return len(next(iter(self.units.values())))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Part:
     """Where a pattern's sites lie on one axis of one tensor."""
 

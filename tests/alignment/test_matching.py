@@ -7,9 +7,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from p2pmarket.alignment import Axis, PermutationClass, PermutationSpec, apply, identity, inverse, match
-from p2pmarket.errors import ModelError
+from p2pmarket.alignment.assignment import Assigner
+from p2pmarket.errors import BadSnapshot, ModelError
 from p2pmarket.models import build_model, permutation_spec
 
 Tensors = dict[str, torch.Tensor]
@@ -108,3 +110,99 @@ def test_a_seller_of_another_width_is_refused() -> None:
     wider = build_model("mlp", {"inputs": 20, "hidden": [17, 24, 12], "outputs": 4}, False).state_dict()
     with pytest.raises(ModelError, match="16 units in the buyer's model and 17 in the seller's"):
         match(spec, buyer, wider, seed=1)
+
+
+def test_a_linearised_step_that_falls_is_refused() -> None:
+    """Negative control: what the assignment alone proposes is worse than the identity for some of these pairs."""
+    spec = PermutationSpec((PermutationClass("a", 8, (Axis("w", 0), Axis("w", 1))),))
+    fell = 0
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        first, second = (torch.randn(8, 8, generator=generator) for _ in range(2))
+        scores = first @ second.T + first.T @ second
+        step = {"a": torch.from_numpy(linear_sum_assignment(scores.numpy(), maximize=True)[1])}
+        fell += _objective({"w": first}, apply(spec, step, {"w": second})) < _objective({"w": first}, {"w": second})
+        found = match(spec, {"w": first}, {"w": second}, seed=0)
+        assert _objective({"w": first}, apply(spec, found, {"w": second})) >= _objective({"w": first}, {"w": second})
+    assert fell > 0
+
+
+@pytest.mark.parametrize("change", ["shape", "missing"])
+def test_another_head_is_left_out(change: str) -> None:
+    spec, buyer, seller, planted = _pair(*MLP, noise=0.0)
+    if change == "shape":
+        seller["layers.3.weight"], seller["layers.3.bias"] = torch.randn(9, 12), torch.randn(9)
+    else:
+        del seller["layers.3.weight"], seller["layers.3.bias"]
+    found, undo = match(spec, buyer, seller, seed=1), inverse(spec, planted)
+    assert all(torch.equal(found[name], undo[name]) for name in spec.sizes)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e39])
+@pytest.mark.parametrize("whose", ["buyer", "seller"])
+def test_weights_that_are_not_finite_are_told(value: float, whose: str) -> None:
+    spec, buyer, seller, _ = _pair(*MLP, noise=0.0)
+    bad = {"buyer": buyer, "seller": seller}[whose]
+    bad["layers.1.weight"] = bad["layers.1.weight"].double()
+    bad["layers.1.weight"][2, 3] = value
+    with pytest.raises(BadSnapshot, match=f"layers.1.weight of the {whose}"):
+        match(spec, buyer, seller, seed=1)
+
+
+def test_nothing_to_match() -> None:
+    assert match(PermutationSpec(()), {"w": torch.ones(2)}, {"w": torch.ones(2)}, seed=0) == {}
+
+
+def test_time_and_progress() -> None:
+    spec, buyer, seller, _ = _pair(*MLP, noise=0.0)
+    found = match(spec, buyer, seller, seed=1, time_budget_seconds=0.0)
+    assert all(torch.equal(found[name], indices) for name, indices in identity(spec).items())
+    ticks = itertools.count()
+    stopped = match(spec, buyer, seller, seed=1, time_budget_seconds=3.0, clock=lambda: float(next(ticks)))
+    assert _objective(buyer, apply(spec, stopped, seller)) >= _objective(buyer, seller)
+    seen: list[tuple[int, int]] = []
+    match(spec, buyer, seller, seed=1, progress=lambda visits, still_open: seen.append((visits, still_open)))
+    assert seen[0] == (0, 3) and len(seen) > 1
+
+    def stop(_: int, __: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        match(spec, buyer, seller, seed=1, progress=stop)
+
+
+def test_a_shared_past_is_kept_where_it_is_better() -> None:
+    """Weights that differ by a little noise from the buyer's in every layer stay in place."""
+    spec, buyer, _, _ = _pair(*MLP, noise=0.0)
+    seller = {name: tensor + 0.3 * tensor.std() * torch.randn(tensor.shape) for name, tensor in buyer.items()}
+    found = match(spec, buyer, seller, seed=1)
+    assert all(torch.equal(found[name], indices) for name, indices in identity(spec).items())
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_large_assignments_are_exact(spread: float) -> None:
+    """Prices and the sparse solver only save time; rows and columns of very different sizes too."""
+    generator = np.random.default_rng(0)
+    first, second = (
+        generator.standard_normal((600, 40)) * np.exp(spread * generator.standard_normal((600, 1))) for _ in range(2)
+    )
+    scores = torch.from_numpy((first @ second.T).astype(np.float32))
+    best = scores.numpy()[linear_sum_assignment(scores.numpy(), maximize=True)].sum(dtype=np.float64)
+    assigner, current = Assigner(), np.arange(600)
+    for _ in range(20):
+        found = assigner.best(scores, current)
+        assert sorted(found) == list(range(600))
+        if (found == current).all():
+            break
+        current = found
+    assert scores.numpy()[np.arange(600), current].sum(dtype=np.float64) == pytest.approx(best, rel=1e-5)
+    constant = assigner.best(torch.zeros(600, 600), current)
+    assert sorted(constant) == list(range(600))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_products_on_the_gpu_find_the_same() -> None:
+    spec, buyer, seller, planted = _pair(*MLP, noise=0.3)
+    found, undo = match(spec, buyer, seller, seed=1, device="cuda"), inverse(spec, planted)
+    assert all(torch.equal(found[name], undo[name]) for name in spec.sizes)
