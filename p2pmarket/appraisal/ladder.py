@@ -1,10 +1,11 @@
-"""What an agent is told of a measured gain: in coarse steps, anew only when it has become better, and not too often.
+"""What an agent is told of a measured gain: in coarse steps, and anew only when it has become better.
 
-Knows: numbers, and what one agent was told before. Refuses to know: models, peers, where the state is kept; the time is
-passed in. Pure rules over frozen states; nothing here fails.
+Knows: numbers, and what one agent was told before. Refuses to know: models, peers, where the state is kept. Pure rules
+over frozen states; nothing here fails.
 
 Exact losses on chosen snapshots give the broker's data away: a loss that is quadratic in d parameters is known after
-(d + 1)(d + 2) / 2 readings, and so is its optimum. Three rules stand against it.
+(d + 1)(d + 2) / 2 readings, and so is its optimum. Two rules stand against it, and a third that is the broker's: how
+many reports an agent gets in an hour (the terms' submissions_per_hour, max_sellers and max_chain).
 
 * The ladder (Blum & Hardt 2015, "The Ladder: a reliable leaderboard for machine learning competitions", section 3): an
   agent's own loss is told anew only when it is better than the best it was told by more than a step. Gains are told
@@ -13,7 +14,6 @@ Exact losses on chosen snapshots give the broker's data away: a loss that is qua
   sold: the report then is the one of no purchase.
 * Relative steps: a step is a part of the agent's own told loss. Steps of a fixed size would be fine ones for an
   attacker whose weights, and so whose losses, are a million times too large.
-* An allowance of appraisals in a span of time, for buyers by reports and for sellers by new snapshots.
 
 Equal questions get equal answers, so asking again and averaging brings nothing. All rounding is against the gain: told
 <= true for `gain` and `low`, told >= true for `loss_after`, and the interval told holds the true one of the gain over
@@ -21,9 +21,9 @@ the best. An honest agent whose loss falls sees its best gain understated, and i
 steps: a gain of a third of its loss is told with a relative error below 2 * 3 / `steps`.
 
 What remains possible: every told report is a reading of log2(steps) bits or so, and a coalition has one for every pair
-of its snapshots that its allowances pay for. It may climb: propose sellers at random, keep what is reported as a gain.
-Each such step is a true improvement of at least a step on REPORT, bought with allowance, so what is to be had is the
-optimum slowly, as every training run has it. New identities begin with a new allowance and an empty state: they must
+of its snapshots that the terms allow. It may climb: propose sellers at random, keep what is reported as a gain.
+Each such step is a true improvement of at least a step on REPORT, and costs a report, so what is to be had is the
+optimum slowly, as every training run has it. New identities begin with an empty state: they must
 cost something, or the market must admit its agents. Nothing is hidden from a buyer that buys: the delivery is the
 merge itself. Measured on quadratics in 30 dimensions, with the best of many regressions (part of the way to the optimum
 that is left; 0 without these rules): 496 snapshots of one agent 0.78 to 1; one poor buyer with sellers at chosen
@@ -48,14 +48,11 @@ class Rule:
     steps: int = 16
     """A step is one `steps`-th of the agent's told loss. An agent's own metric is told in `steps`-ths; limits of
     intervals in fours of steps, changes of the metric and weights in quarters."""
-    appraisals: int = 64
-    """Appraisals an agent may have in `window_ms`."""
-    window_ms: int = 3_600_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Told:
-    """What one agent was told and has used, for one task and one validation digest; the empty one for a newcomer."""
+    """What one agent was told, for one task and one validation digest; the empty one for a newcomer."""
 
     loss: float = math.inf
     """The lowest loss of its own snapshots it was told; inf: none yet."""
@@ -63,9 +60,6 @@ class Told:
     """The metric told with that loss."""
     gain: int = 0
     """The greatest gain told over that loss, in steps."""
-    window_from_ms: int = 0
-    used: int = 0
-    """Appraisals since `window_from_ms`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,19 +76,6 @@ class Numbers:
     metric_after: float
     weight: float
     """The seller's portion; 0: nothing would be delivered, and told numbers are those of no purchase."""
-
-
-def spend(state: Told, rule: Rule, now_ms: int, count: int = 1) -> Told | None:
-    """The state after `count` more appraisals, None where the allowance is used up: then do not appraise.
-
-    Spend one from the buyer for every report, and one from the seller for each of its snapshots when it is first
-    appraised, not for each buyer, or any buyer could use up a seller's allowance.
-    """
-    fresh = now_ms - state.window_from_ms >= rule.window_ms or now_ms < state.window_from_ms
-    start, used = (now_ms, 0) if fresh else (state.window_from_ms, state.used)
-    if used + count > rule.appraisals:
-        return None
-    return dataclasses.replace(state, window_from_ms=start, used=used + count)
 
 
 def told(state: Told, exact: Numbers, rule: Rule) -> tuple[Numbers, Told]:

@@ -208,7 +208,10 @@ class Appraisals:
         """The findings as coarse as the terms have them; what the agent was told so far is kept."""
         data = self._appraiser.digest_of_data(member.task)
         state = self._book.told(db, member.agent, member.task, data)
-        told, state = as_told(findings, state, self._terms.report_steps)
+        task = self._terms.task(member.task)
+        told, state = as_told(
+            findings, state, self._terms.report_steps, metric_is_loss=task is not None and task.metric == "loss"
+        )
         self._book.keep_told(db, member.agent, member.task, data, state)
         return told
 

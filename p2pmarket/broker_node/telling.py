@@ -15,11 +15,14 @@ from p2pmarket.broker_node.appraiser import NOTHING, Finding
 UNTOLD = "no gain that this market tells: its steps are a {steps}th of your loss"
 
 
-def as_told(findings: Sequence[Finding], state: Told, steps: int) -> tuple[list[Finding], Told]:
+def as_told(
+    findings: Sequence[Finding], state: Told, steps: int, *, metric_is_loss: bool
+) -> tuple[list[Finding], Told]:
     """One member's findings with the numbers it is told, and its new state.
 
     :param findings: those upon another purchase come after it
     :param steps: of the terms; 0: everything is told as measured
+    :param metric_is_loss: the task's metric is the loss, and told as it is
     """
     if steps == 0:
         return list(findings), state
@@ -35,7 +38,13 @@ def as_told(findings: Sequence[Finding], state: Told, steps: int) -> tuple[list[
             known[finding.trade], _ = told(Told(before.loss_after, metric=before.metric_after), _numbers(finding), rule)
         else:
             known[finding.trade] = before
-    return [_with(finding, known[finding.trade], steps) for finding in findings], state
+    return [_with(finding, _metrics(known[finding.trade], metric_is_loss), steps) for finding in findings], state
+
+
+def _metrics(numbers: Numbers, metric_is_loss: bool) -> Numbers:
+    if not metric_is_loss:
+        return numbers
+    return dataclasses.replace(numbers, metric_before=numbers.loss_before, metric_after=numbers.loss_after)
 
 
 def _numbers(finding: Finding) -> Numbers:
