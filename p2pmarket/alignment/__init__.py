@@ -1,5 +1,6 @@
 """Permutation symmetries: bringing a seller's units into a buyer's order."""
 
+from p2pmarket.alignment.activations import match_activations
 from p2pmarket.alignment.automatic import Pinned, Symmetry, find_symmetry
 from p2pmarket.alignment.matching import match
 from p2pmarket.alignment.symmetry import Permutations, apply, compose, identity, inverse, is_identity
@@ -20,5 +21,6 @@ __all__ = [
     "inverse",
     "is_identity",
     "match",
+    "match_activations",
     "verify_spec",
 ]
