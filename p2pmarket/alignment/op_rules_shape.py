@@ -208,17 +208,30 @@ def _stack(call: Call) -> Made:
 
 @rule("squeeze")
 def _squeeze(call: Call) -> Made:
-    value: Dims = call["self"]
-    if "dim" in call.arguments and call["dim"] is not None:
-        out = {place(value, axis) for axis in _many(call["dim"])}
-    else:
-        out = set(range(len(value)))
-    return tuple(term for axis, term in enumerate(value) if axis not in out or term.size != 1)
+    value = call["self"]
+    if isinstance(value, Stack):
+        whole: Dims = (*value.parts[0][: value.axis], Leaf(len(value.parts)), *value.parts[0][value.axis :])
+        out = _squeezed(call, whole)
+        order = [axis for axis in range(len(whole)) if axis not in out]
+        kept = [axis - (axis > value.axis) for axis in order if axis != value.axis]
+        return Stack(order.index(value.axis), tuple(tuple(part[axis] for axis in kept) for part in value.parts))
+    out = _squeezed(call, value)
+    return tuple(term for axis, term in enumerate(value) if axis not in out)
+
+
+def _squeezed(call: Call, value: Dims) -> set[int]:
+    axes_ = range(len(value)) if call["dim"] is None else [place(value, axis) for axis in _many(call["dim"])]
+    return {axis for axis in axes_ if value[axis].size == 1}
 
 
 @rule("unsqueeze")
 def _unsqueeze(call: Call) -> Made:
-    value: Dims = call["self"]
+    value = call["self"]
+    if isinstance(value, Stack):
+        axis = call["dim"] % (len(value.parts[0]) + 2)
+        at = axis - (axis > value.axis)
+        parts = tuple((*part[:at], Leaf(1), *part[at:]) for part in value.parts)
+        return Stack(value.axis + (axis <= value.axis), parts)
     axis = call["dim"] % (len(value) + 1)
     return (*value[:axis], Leaf(1), *value[axis:])
 

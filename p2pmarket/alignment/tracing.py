@@ -35,6 +35,7 @@ _RULE_FILES = (op_rules_linear, op_rules_network, op_rules_shape)
 
 _TAKES_STACKS = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "select", "unbind", "chunk"}
 _TAKES_STACKS |= {"split", "split_with_sizes", "tensor_split", "clone", "contiguous", "detach", "alias", "to"}
+_TAKES_STACKS |= {"squeeze", "unsqueeze"}
 _BLANK = {"zeros", "ones", "full", "new_zeros", "new_ones", "new_full"}
 _WRAPPERS = {"wrap_with_set_grad_enabled", "wrap_with_autocast"}
 _SILENT = {"aten::sym_size", "aten::_assert_tensor_metadata", "aten::_assert_scalar", "aten::_assert_async"}
@@ -201,11 +202,13 @@ class _Walk:
         self.operations += 1
         call = self._described(node, made)
         takes_stacks = call.op in _TAKES_STACKS
+        each = torch.Tag.pointwise in getattr(node.target, "tags", ())
         if not takes_stacks:
+            alone = [value for value in call.arguments.values() if isinstance(value, (Stack, tuple, list))]
+            if each and len(alone) == 1 and isinstance(alone[0], Stack):
+                return alone[0]
             call = _without_stacks(call)
-        function = RULES.get(call.op)
-        if function is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
-            function = pointwise
+        function = RULES.get(call.op) or (pointwise if each else None)
         try:
             if function is None:
                 raise Misfit("no rule is known for this operation")
@@ -250,7 +253,7 @@ class _Walk:
 
     def _source(self, node: fx.Node) -> str:
         frames = _OWN_CODE.findall(node.meta.get("stack_trace") or "")
-        own = [frame for frame in frames if "/torch/" not in frame[0]] or frames
+        own = [frame for frame in frames if "/torch/" not in frame[0] and frame[0] != __file__] or frames
         line = f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
         modules = list((node.meta.get("nn_module_stack") or {}).values())
         inside = str(modules[-1][0]).removeprefix("module").strip(".") if modules else ""
