@@ -10,6 +10,7 @@ A site is a set of positions that always move together: one unit of each class t
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -65,7 +66,7 @@ class Family:
         """Whether it is one class whose blocks are assignment problems by themselves."""
         return len(self.classes) == 1
 
-    @property
+    @functools.cached_property
     def tensors(self) -> tuple[str, ...]:
         """The tensors it lies on."""
         return tuple(dict.fromkeys(part.tensor for part in self.parts))

@@ -37,6 +37,8 @@ _RISE = 1e-9
 """Smallest relative rise that counts: far above float64 noise, so that the ascent ends."""
 _CLEAR = 1e-4
 """Relative rise from which float32 sums are believed: their error is below 1e-5."""
+_SHARES = (0.0, 1e-9, 0.25)
+"""Shares of a class's weights after which the rest may be shown not to matter: none new, the largest, a quarter."""
 _CERTAIN = 0.9
 """A family joins the others of its step when this share of its weight meets decided units only."""
 
@@ -144,6 +146,9 @@ class _Ascent:
             [other for other, beside in enumerate(families) if set(family.tensors) & set(beside.tensors)]
             for family in families
         ]
+        self._on = {
+            name: {place for place, family in enumerate(families) if name in family.tensors} for name in pair.buyer
+        }
         self._itself = [
             len(family.tensors) < len({(part.tensor, part.axis) for part in family.parts}) for family in families
         ]
@@ -210,18 +215,12 @@ class _Ascent:
     def _decided_share(self, place: int, waiting: set[int]) -> float:
         """How much of a family's weight meets no other family that is still waiting."""
         family = self._families[place]
-        sizes = {part.tensor: self._pair.bounds[part.tensor] for part in family.parts}
-        decided = sum(size for name, size in sizes.items() if name in self._decided(place, waiting))
+        sizes = {name: self._pair.bounds[name] for name in family.tensors}
+        decided = sum(sizes[name] for name in self._decided(place, waiting))
         return decided / (sum(sizes.values()) or 1.0)
 
     def _decided(self, place: int, waiting: set[int]) -> set[str]:
-        undecided = {
-            name
-            for other in self._near[place]
-            if other in waiting and other != place
-            for name in self._families[other].tensors
-        }
-        return set(self._families[place].tensors) - undecided
+        return {name for name in self._families[place].tensors if not (self._on[name] & waiting) - {place}}
 
     def _visit(self, step: Sequence[int], pool: ThreadPoolExecutor, waiting: set[int] | None) -> list[int]:
         """Matches families at the same time; which of them changed."""
@@ -241,16 +240,12 @@ class _Ascent:
     def _improved(self, place: int, decided: set[str] | None) -> dict[str, Tensor] | None:
         """The family's better permutations, or None. With `decided`: the best by these tensors alone."""
         family, similarity = self._families[place], self._similarities[place]
-        if family.simple and decided is None and not self._itself[place]:
-            group = family.classes[0]
-            if similarity.settled(self._orders, self.permutations[group.name].reshape(group.blocks, group.size)):
-                return None
-        similarity.update(self._orders, decided or None)
         if family.simple:
-            found, clear = self._assigned(place, similarity)
+            found, clear = self._assigned(place, similarity, decided or None)
         else:
             names = [group.name for group in family.classes]
             current = as_choice(family.classes, {name: self.permutations[name].numpy() for name in names})
+            similarity.update(self._orders, decided or None)
             matrices = [matrix[0].cpu().numpy() for matrix in similarity.matrices]
             choice = solve(family, matrices, current)
             found = {name: torch.from_numpy(choice[name]).reshape(self.permutations[name].shape) for name in names}
@@ -261,10 +256,18 @@ class _Ascent:
             return None
         return found
 
-    def _assigned(self, place: int, similarity: Similarity) -> tuple[dict[str, Tensor], bool]:
+    def _assigned(self, place: int, similarity: Similarity, decided: set[str] | None) -> tuple[dict[str, Tensor], bool]:
         """The best permutations of a class's blocks, and whether they are clearly better than the present ones."""
         group = self._families[place].classes[0]
         current = self.permutations[group.name].reshape(group.blocks, group.size)
+        for share in _SHARES:
+            similarity.update(self._orders, decided, share)
+            favourites = similarity.matrices[0].argmax(2).cpu()
+            if all(len(torch.unique(block)) == group.size for block in favourites) and similarity.settled(
+                self._orders, favourites, decided
+            ):
+                return {group.name: favourites.reshape(self.permutations[group.name].shape)}, False
+        similarity.update(self._orders, decided)
         scores = similarity.matrices[0] if len(similarity.matrices) == 1 else torch.stack(similarity.matrices).sum(0)
         if not torch.isfinite(scores.sum()):
             raise BadSnapshot("the weights are too large for a float32 inner product, so they cannot be aligned")

@@ -8,7 +8,7 @@ A weight that is not a finite number makes the matrices not finite; matching loo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -110,13 +110,19 @@ class Similarity:
                 matrix.baddbmm_(buyer.reshape(shape), seller.reshape(shape).mT)
             self.matrices.append(matrix)
 
-    def update(self, orders: Orders, decided: Iterable[str] | None = None) -> None:
-        """Takes in what changed; with `decided`, only parts on tensors in it."""
-        for part, buyer, seller in self._pending(orders, decided):
-            self.matrices[part.pattern].baddbmm_(buyer, seller.mT)
+    def update(self, orders: Orders, decided: Container[str] | None = None, share: float = 1.0) -> None:
+        """Takes in what changed; with `decided`, only parts on tensors in it; the largest, up to a share of all."""
+        parts = self._open(decided)
+        left = share * sum(self._pair.buyer[part.tensor].numel() for part in parts)
+        for part in parts:
+            if left <= 0.0:
+                return
+            left -= self._pair.buyer[part.tensor].numel()
+            for buyer, seller in self._pending(part, orders):
+                self.matrices[part.pattern].baddbmm_(buyer, seller.mT)
             self._seen[part] = self._others(part, orders)
 
-    def settled(self, orders: Orders, chosen: Tensor) -> bool:
+    def settled(self, orders: Orders, chosen: Tensor, decided: Container[str] | None = None) -> bool:
         """Whether `chosen` is each unit's best whatever the products would say of all that changed.
 
         Without them: no product of two rows is larger than that of their norms (Cauchy, Schwarz). For one class only.
@@ -129,31 +135,38 @@ class Similarity:
             return False  # seldom provable then
         reached = upper.gather(2, picks)
         upper = upper.clone()
-        for _, buyer, seller in self._pending(orders, None):
-            norms = [torch.linalg.vector_norm(rows, dim=2, keepdim=True) for rows in (buyer, seller)]
-            upper.baddbmm_(norms[0], norms[1].mT)
-            picked = torch.stack([rows[order] for rows, order in zip(seller, picks[..., 0], strict=True)])
-            reached = reached + torch.linalg.vecdot(buyer, picked)[..., None]
+        for part in self._open(decided):
+            for buyer, seller in self._pending(part, orders):
+                norms = [torch.linalg.vector_norm(rows, dim=2, keepdim=True) for rows in (buyer, seller)]
+                upper.baddbmm_(norms[0], norms[1].mT)
+                picked = torch.stack([rows[order] for rows, order in zip(seller, picks[..., 0], strict=True)])
+                reached = reached + torch.linalg.vecdot(buyer, picked)[..., None]
         upper.scatter_(2, picks, -torch.inf)
         return bool((upper.amax(2, keepdim=True) < reached).all())
 
     def _others(self, part: Part, orders: Orders) -> dict[int, Tensor]:
         return {axis: orders[part.tensor, axis] for axis in self._pair.axes[part.tensor] if axis != part.axis}
 
-    def _pending(self, orders: Orders, decided: Iterable[str] | None) -> Iterator[tuple[Part, Tensor, Tensor]]:
+    def _open(self, decided: Container[str] | None) -> list[Part]:
+        """The parts with another axis that count, largest first."""
+        parts = [
+            part
+            for part in self._family.parts
+            if self._pair.buyer[part.tensor].ndim > 1 and (decided is None or part.tensor in decided)
+        ]
+        return sorted(parts, key=lambda part: -self._pair.buyer[part.tensor].numel())
+
+    def _pending(self, part: Part, orders: Orders) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows (blocks, size, rest) of both models whose products the matrices lack."""
-        for part in self._family.parts:
-            if self._pair.buyer[part.tensor].ndim == 1 or (decided is not None and part.tensor not in decided):
-                continue
-            seen = self._seen.get(part)
-            if seen is None:
-                yield part, *self._rows(part, self._others(part, orders))
-                continue
-            for axis, order in self._others(part, orders).items():
-                changed = torch.nonzero(order != seen[axis]).squeeze(1)
-                if len(changed):
-                    yield part, *self._rows(part, seen | {axis: order}, axis, changed, seen[axis])
-                    seen = seen | {axis: order}
+        seen, others = self._seen.get(part), self._others(part, orders)
+        if seen is None:
+            yield self._rows(part, others)
+            return
+        for axis, order in others.items():
+            changed = torch.nonzero(order != seen[axis]).squeeze(1)
+            if len(changed):
+                yield self._rows(part, seen | {axis: order}, axis, changed, seen[axis])
+                seen = seen | {axis: order}
 
     def _rows(
         self,
