@@ -191,6 +191,10 @@ class GainReport(Message):
     gain_low: float
     gain_high: float
     """Two-sided interval of the mean paired difference at `confidence`."""
+    merit: float
+    """What of the gain is the seller's: the loss reached with a seller who knows nothing minus loss_after."""
+    merit_low: float
+    merit_high: float
     confidence: Confidence
     metric_before: float
     metric_after: float

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from p2pmarket.alignment import Permutations, PermutationSpec, match
 from p2pmarket.appraisal.bench import Bench
-from p2pmarket.appraisal.control import beats_controls
+from p2pmarket.appraisal.control import merged_with_control
 from p2pmarket.appraisal.evaluator import Evaluator
-from p2pmarket.appraisal.gain import ClassGain, TaskGain, measured_gain
+from p2pmarket.appraisal.gain import NO_GAIN, ClassGain, TaskGain, measured_gain
 from p2pmarket.appraisal.merging import Coefficients
 from p2pmarket.appraisal.plan import MergePlan, Progress, candidates, choose
 from p2pmarket.appraisal.validation import Validation
@@ -51,6 +51,11 @@ class Appraisal:
     low: float
     high: float
     """Two-sided interval of the gain at `confidence`."""
+    merit: float
+    """What of the gain is the seller's: the loss of a merge with a seller who knows nothing (control) minus loss_after.
+    The rest of the gain comes from the broker's data. It may be above the gain, or below 0."""
+    merit_low: float
+    merit_high: float
     confidence: float
     metric_before: float
     metric_after: float
@@ -83,7 +88,8 @@ class Appraisal:
         interval = f"{self.low:.4g} ... {self.high:.4g} at {self.confidence:.0%} confidence on {self.samples} samples"
         if self.low <= 0:
             return f"no gain beyond chance: the loss changes by {-self.gain:.4g} (gain {interval})"
-        return f"gain: the loss falls by {self.gain:.4g} ({self.relative_gain:.0%}; {interval})"
+        merit = f"{self.merit:.4g} of it is the seller's ({self.merit_low:.4g} ... {self.merit_high:.4g})"
+        return f"gain: the loss falls by {self.gain:.4g} ({self.relative_gain:.0%}; {interval}), {merit}"
 
 
 def align_pair(
@@ -140,7 +146,6 @@ def appraise(
             progress=lambda doing, done: progress(doing, 0.1 + 0.5 * done),
         )
     plan.check_fits(bench.shapes(), sellers)
-    progress("comparing with the controls", 0.6)
     delivered: dict[str, Tensor] = {}
     reason = _reason(bench, plan)
     if not reason:
@@ -148,11 +153,13 @@ def appraise(
         delivered = encode_decode({name: merged[name].cpu() for name in bench.names})
         after = bench.on_select({**bench.buyer, **evaluator.place(delivered)})
         if not float(after.mean()) < float(before.mean()):
-            reason = "the best merge found does not lower the loss"
-        elif not beats_controls(bench, sellers[plan.alignment], after, plan.granularity, seed=seed):
-            reason = "the merge is not better than what the buyer's own parameters reach without the seller's knowledge"
+            reason, delivered = "the best merge found does not lower the loss", {}
+    control = bench.buyer
+    if delivered:
+        progress("comparing with a seller who knows nothing", 0.6)
+        control = merged_with_control(bench, sellers[plan.alignment], plan.granularity, seed=seed)
     progress("measuring", 0.9)
-    appraisal = _report(bench, plan, {} if reason else delivered, confidence, reason)
+    appraisal = _report(bench, plan, delivered, control, confidence, reason)
     progress("done", 1.0)
     return appraisal
 
@@ -193,11 +200,22 @@ def _reason(bench: Bench, plan: MergePlan) -> str:
     return ""
 
 
-def _report(bench: Bench, plan: MergePlan, delivered: dict[str, Tensor], confidence: float, reason: str) -> Appraisal:
-    """Looks at REPORT, once for the buyer and once for what would be delivered."""
+def _report(
+    bench: Bench,
+    plan: MergePlan,
+    delivered: dict[str, Tensor],
+    control: Mapping[str, Tensor],
+    confidence: float,
+    reason: str,
+) -> Appraisal:
+    """Looks at REPORT, once each for the buyer, what would be delivered, and the control."""
     before = bench.on_report(bench.buyer)
     after = bench.on_report({**bench.buyer, **bench.evaluator.place(delivered)}) if delivered else before
     found = measured_gain(before, after, bench.data.report_targets, confidence)
+    merit = NO_GAIN
+    if delivered:
+        without = bench.on_report(control)
+        merit = measured_gain(without, after, bench.data.report_targets, confidence).gain
     return Appraisal(
         alpha=_portion(plan.coefficients, bench.buyer) if delivered else 0.0,
         alignment=plan.alignment if delivered else "identity",
@@ -207,6 +225,9 @@ def _report(bench: Bench, plan: MergePlan, delivered: dict[str, Tensor], confide
         gain=found.gain.mean,
         low=found.gain.low,
         high=found.gain.high,
+        merit=merit.mean,
+        merit_low=merit.low,
+        merit_high=merit.high,
         confidence=confidence,
         metric_before=found.metric_before,
         metric_after=found.metric_after,

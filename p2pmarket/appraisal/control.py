@@ -1,57 +1,45 @@
-"""Whether a merge's gain is the seller's knowledge: it must beat merges with sellers who know nothing.
+"""What of a gain is the seller's merit: how much further the merge comes than one with a seller who knows nothing.
 
-Knows: such sellers. Refuses to know: REPORT. Coefficients chosen on the broker's data teach the buyer something
-whatever they multiply: an agent that is too sure of itself gets calmer by smaller weights, and hundreds of coefficients
-learn what they can from SELECT even with noise at the other end. That is worth nothing that a seller knows. So each
-control gets the seller's own treatment (same granularity, same learning), and as much room as the seller gives.
+Knows: such a seller, the control. Refuses to know: REPORT, prices. Coefficients chosen on the broker's data teach the
+buyer something whatever they multiply: an agent that is too sure of itself gets calmer by smaller weights, and hundreds
+of coefficients learn what they can from SELECT even with noise at the other end. The buyer is really better for it, and
+may have it, but it is no seller's merit. So the control gets the seller's own treatment (same granularity, same
+learning), and as much room as the seller gives.
 
 What the seller has in common with the buyer, its projection on the buyer's values tensor by tensor, the buyer knows
-already; the rest is what the seller could add. A control has the rest shuffled within each tensor: the same numbers at
-the same distance, and no knowledge (as in a permutation test). A stranger has hardly anything in common, and the
-control is nearly the seller's values in a random order; for a seller close to the buyer the control is close as well,
-and for zeros it is zeros. The merge must beat every control beyond chance on the part of SELECT that no gradient has
-seen. Several, as one draw may happen to be a poor one. docs/decisions/0008-learned-coefficients.md
+already; the rest is what the seller could add. In the control the rest is shuffled within each tensor: the same numbers
+at the same distance, and no knowledge (as in a permutation test). docs/decisions/0008-learned-coefficients.md
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from p2pmarket.appraisal.bench import Bench
-from p2pmarket.appraisal.gain import paired_gain
 from p2pmarket.appraisal.plan import choose
 
-BEYOND_CHANCE = 0.99
-"""Confidence of the comparison, two-sided: a seller who adds nothing is taken for one who does one time in 200."""
 
-DRAWS = 2
-"""Controls: each costs as much as choosing the plan."""
-
-
-def beats_controls(bench: Bench, seller: Mapping[str, Tensor], after: Tensor, granularity: str, *, seed: int) -> bool:
-    """Whether `after` is lower than every control's losses, beyond chance, on HELD.
+def merged_with_control(
+    bench: Bench, seller: Mapping[str, Tensor], granularity: str, *, seed: int
+) -> dict[str, Tensor]:
+    """The buyer's best merge with the control, the buyer itself where none helps; on the bench's device.
 
     :param seller: aligned as it is merged, on the bench's device
-    :param after: (S,) losses on SELECT of what would be delivered
-    :param granularity: the merge's own
+    :param granularity: the finest that the merge with the seller has
     """
-    for control in controls(bench.buyer, seller, seed):
-        plan = choose(bench, {"identity": control}, granularity=granularity, seed=seed)
-        reached = bench.on_select(bench.merged(control, plan.coefficients))
-        if not paired_gain(reached[bench.held], after[bench.held], BEYOND_CHANCE).low > 0:
-            return False
-    return True
+    nobody = control(bench.buyer, seller, seed)
+    plan = choose(bench, {"identity": nobody}, granularity=granularity, seed=seed)
+    return bench.merged(nobody, plan.coefficients)
 
 
-def controls(buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor], seed: int) -> Iterator[dict[str, Tensor]]:
-    """Sellers who add nothing: what is common, and the rest in a random order."""
+def control(buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """A seller who adds nothing: the common part, and the rest shuffled."""
     generator = torch.Generator().manual_seed(seed)
     common = {name: _common(buyer[name], tensor) for name, tensor in seller.items()}
-    for _ in range(DRAWS):
-        yield {name: common[name] + _shuffled(seller[name] - common[name], generator) for name in seller}
+    return {name: common[name] + _shuffled(seller[name] - common[name], generator) for name in seller}
 
 
 def _common(buyer: Tensor, seller: Tensor) -> Tensor:

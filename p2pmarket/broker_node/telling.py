@@ -7,6 +7,7 @@ What is not told is not sold: such a finding becomes one of no purchase. Pure; n
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from p2pmarket.appraisal.ladder import Numbers, Rule, Told, told, told_round
@@ -64,6 +65,9 @@ def _numbers(finding: Finding) -> Numbers:
 def _with(finding: Finding, numbers: Numbers, steps: int) -> Finding:
     """The finding with these numbers; what changes for classes, groups and tasks would be finer than they are."""
     nothing = numbers.weight == 0
+    step = numbers.loss_before / steps
+    merits = (finding.result.merit, finding.result.merit_low, finding.result.merit_high)
+    merit, low, high = (0.0, 0.0, 0.0) if nothing or step <= 0 else (step * math.floor(part / step) for part in merits)
     result = dataclasses.replace(
         finding.result,
         loss_before=numbers.loss_before,
@@ -71,6 +75,9 @@ def _with(finding: Finding, numbers: Numbers, steps: int) -> Finding:
         gain=numbers.gain,
         low=numbers.low,
         high=numbers.high,
+        merit=min(merit, numbers.gain),
+        merit_low=min(low, numbers.gain),
+        merit_high=high,
         metric_before=numbers.metric_before,
         metric_after=numbers.metric_after,
         alpha=numbers.weight,

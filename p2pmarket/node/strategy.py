@@ -28,8 +28,8 @@ class Strategy:
     """The default: pay in proportion to the gain that is sure, sell every snapshot at a fixed reserve.
 
     A purchase is considered when the lower end of the reported gain's interval is above `minimum_gain`; the bid is
-    `credits_per_gain` times the mean gain (pricing.valuation, after section 3.4 of the paper), and never above the
-    balance or what is left of the `budget`.
+    `credits_per_gain` times that part of the gain which is the seller's merit (pricing.valuation, after section 3.4 of
+    the paper), and never above the balance or what is left of the `budget`. A seller who adds nothing is bid nothing.
     """
 
     buy: bool = True
@@ -58,7 +58,9 @@ class Strategy:
         if report.weight == 0 or report.gain_low <= self.minimum_gain:
             return None
         left = wallet.balance if self.budget is None else min(wallet.balance, self.budget - wallet.spent)
-        return value_of_gain(report.gain, report.gain_low, per_unit=self.credits_per_gain, budget=max(0, left))
+        paid_for = min(report.gain, report.merit)
+        low = min(paid_for, report.gain_low, report.merit_low)
+        return value_of_gain(paid_for, low, per_unit=self.credits_per_gain, budget=max(0, left))
 
     def standing_ask(self) -> int | None:
         """The ask that goes with a snapshot; None to be asked at every bid."""
