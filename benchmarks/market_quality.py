@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from p2pmarket.alignment import PermutationSpec, apply, inverse
-from p2pmarket.appraisal import Evaluator, Validation, align_pair, appraise
+from p2pmarket.appraisal import Evaluator, Validation, align_pair, appraise, reverse
 from p2pmarket.datasets import Dataset, load_dataset, split, subset_by_class
 from p2pmarket.models import build_model, permutation_spec
 from p2pmarket.parameters import load_in_place, take_snapshot
@@ -126,16 +126,20 @@ def paper_method(world: World) -> Buy:
 
 
 def our_method(world: World, granularity: str, told: list[str]) -> Buy:
-    """One call of `appraise` a direction, as a broker does; the pair's alignment is found once."""
+    """One call of `appraise` a direction, as a broker does; alignment and merge are found once for both."""
     kept: list[Any] = []
 
     def buy(buyer: Tensors, seller: Tensors, second: bool) -> Tensors | None:
-        kept[:] = [inverse(world.spec, kept[0])] if second else [align_pair(world.spec, buyer, seller, seed=world.seed)]
+        if second:
+            alignment, plan = inverse(world.spec, kept[0]), reverse(kept[1], world.spec, kept[0])
+        else:
+            alignment, plan = align_pair(world.spec, buyer, seller, seed=world.seed), None
         result = appraise(
             world.evaluator, world.validation, world.spec, buyer, seller,
-            tradable=buyer.keys(), encode_decode=dict, confidence=CONFIDENCE, seed=world.seed, alignment=kept[0],
-            granularity=granularity,
+            tradable=buyer.keys(), encode_decode=dict, confidence=CONFIDENCE, seed=world.seed, alignment=alignment,
+            plan=plan, granularity=granularity,
         )  # fmt: skip
+        kept[:] = [alignment, result.plan]
         bought = bool(result.delivered) and result.low > 0
         told.append(result.granularity if bought else result.reason or "REPORT")
         return dict(result.delivered) if bought else None
