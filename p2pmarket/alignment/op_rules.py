@@ -42,6 +42,8 @@ class Call:
     """Of what it makes: a tuple, or a list of tuples."""
     stacks: frozenset[tuple[str, int]]
     """Reshapes (node, axis) whose axis is taken apart later."""
+    wanted: set[tuple[str, int]]
+    """More of these, found on this walk."""
     blank: frozenset[str]
     """Arguments that are freshly filled with one number and used nowhere else."""
 

@@ -15,14 +15,6 @@ from p2pmarket.alignment.axes import Leaf, Misfit, Term
 from p2pmarket.alignment.op_rules import Call, Dims, Made, Stack, is_dims, place, replaced, rule, unknown
 
 
-class TakeApart(Exception):
-    """An axis that a reshape (node, axis) made is taken apart: trace again, with that axis a stack."""
-
-    def __init__(self, reshape: tuple[str, int]) -> None:
-        super().__init__(reshape)
-        self.reshape = reshape
-
-
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", "_reshape_alias", "ravel")
 def _reshape(call: Call) -> Made:
     before: Dims = call["self"]
@@ -125,16 +117,17 @@ def _select(call: Call) -> Made:
             return list(value.parts) if call.op == "unbind" else value.parts[call["index"]]
         value = merged(call, value)
     axis = place(value, call["dim"])
-    _take_apart(value[axis])
+    _take_apart(call, value[axis])
     call.pin(value[axis], f"{call.op} picks single positions")
     left = replaced(value, axis)
     return [left] * value[axis].size if call.op == "unbind" else left
 
 
-def _take_apart(term: Term) -> None:
+def _take_apart(call: Call, term: Term) -> None:
+    """An axis that a reshape made is taken apart: the next walk makes it a stack there."""
     term = axes.resolve(term)
     if isinstance(term, Leaf) and term.pin is None and term.origin is not None:
-        raise TakeApart(term.origin)
+        call.wanted.add(term.origin)
 
 
 def merged(call: Call, stack: Stack) -> Dims:
@@ -159,7 +152,7 @@ def _split(call: Call) -> Made:
     axis = place(value, dim)
     sizes = [shape[axis] for shape in call.shapes]
     if set(sizes) == {1} and len(sizes) > 1:
-        _take_apart(value[axis])
+        _take_apart(call, value[axis])
     return [replaced(value, axis, piece) for piece in call.cut(value[axis], sizes)]
 
 

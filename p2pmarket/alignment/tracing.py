@@ -26,7 +26,7 @@ from p2pmarket.alignment import axes, op_rules_linear, op_rules_network, op_rule
 from p2pmarket.alignment.answers import tensors_in
 from p2pmarket.alignment.axes import Leaf, Misfit, Pin
 from p2pmarket.alignment.op_rules import RULES, Call, Dims, Stack, is_dims, pointwise, unknown
-from p2pmarket.alignment.op_rules_shape import TakeApart, merged
+from p2pmarket.alignment.op_rules_shape import merged
 from p2pmarket.alignment.sharing import Shared
 from p2pmarket.errors import ModelError
 
@@ -124,13 +124,10 @@ def trace(programs: Mapping[str, ExportedProgram], state: Sequence[Shared]) -> T
     while True:
         tensors = {name: dims for shared in state for name, dims in _fresh(shared).items()}
         walk = _Walk(tensors, frozenset(stacks))
-        try:
-            for prefix, program in programs.items():
-                walk.program(program, prefix)
-        except TakeApart as found:
-            if found.reshape in stacks:
-                raise AssertionError("a stack was taken apart twice") from found
-            stacks.add(found.reshape)
+        for prefix, program in programs.items():
+            walk.program(program, prefix)
+        if walk.wanted - stacks:
+            stacks |= walk.wanted
             continue
         return Traced(tensors, frozenset(walk.reached), walk.operations, tuple(walk.unknown))
 
@@ -153,6 +150,7 @@ class _Walk:
         self._stacks = stacks
         self._prefix = ""
         self.reached: set[str] = set()
+        self.wanted: set[tuple[str, int]] = set()
         self.operations = 0
         self.unknown: list[Pin] = []
 
@@ -249,7 +247,9 @@ class _Walk:
         blank = frozenset(name for name, value in _nodes_by_name(target, node) if all(map(_is_blank, value)))
         short = op[:-1] if op.endswith("_") and not op.endswith("__") else op
         shapes = _shapes(node.meta.get("val"))
-        return Call(short, self._prefix + node.name, self._source(node), arguments, shapes, self._stacks, blank)
+        return Call(
+            short, self._prefix + node.name, self._source(node), arguments, shapes, self._stacks, self.wanted, blank
+        )
 
     def _source(self, node: fx.Node) -> str:
         frames = _OWN_CODE.findall(node.meta.get("stack_trace") or "")

@@ -185,7 +185,7 @@ class SelfTest:
             noise = 0.5 * torch.rand(tensor.shape, generator=self._generator, dtype=tensor.dtype)
             return tensor + strength * noise
         noise = torch.randn(tensor.shape, generator=self._generator, dtype=tensor.dtype)
-        return tensor + strength * noise * tensor.abs().mean().clamp(min=1e-3)
+        return noise.mul_(strength * tensor.abs().mean().clamp(min=1e-3)).add_(tensor)
 
 
 _LOW = (torch.float32, torch.float16, torch.bfloat16)

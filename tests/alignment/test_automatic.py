@@ -317,6 +317,19 @@ def test_a_wrong_rule_is_caught_by_the_self_test(monkeypatch: pytest.MonkeyPatch
     assert "the self-test found that permuting it changes the outputs" in reasons(symmetry)
 
 
+def test_tied_weights_that_are_not_recognised_are_caught_by_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    from p2pmarket.alignment import sharing
+
+    monkeypatch.setattr(sharing, "_key", lambda tensor: object())
+    assert "it shares memory with head.weight" in reasons(find_symmetry(Tied(), (torch.ones(2, 5).long(),)))
+    monkeypatch.setattr(sharing, "_clashes", lambda tensors: {})
+    words = torch.randint(11, (2, 5), generator=torch.Generator().manual_seed(0))
+    symmetry = find_symmetry(Tied(), (words,))
+    assert "the self-test found that permuting it changes the outputs" in reasons(symmetry)
+    monkeypatch.undo()
+    verify_spec(Tied(), symmetry.spec, (words,))
+
+
 def test_blocks_that_may_not_be_permuted_one_by_one_are_permuted_alike() -> None:
     class Alike(nn.Module):
         """Heads are summed, and their sum compared unit by unit: all heads need one order."""
