@@ -124,7 +124,7 @@ class Buyer:
         await asyncio.to_thread(self._sweep, {row.trade.hex() for row in await self._journal.run(AgentJournal.owed)})
 
     async def decide(self, joined: Joined, appraisal: Appraisal) -> TradeResult:
-        """Buys what the strategy wants most and can be had; declines the rest.
+        """Buys the best gain that the strategy bids for and that can be had; declines the rest.
 
         :raises NetworkFault: the broker cannot be reached
         :raises Refused: it refused in a way that leaves a bid open, or a delivery that was paid for is lost
@@ -140,7 +140,7 @@ class Buyer:
             for report in reports
             if report.after is None and (amount := self._strategy.bid(report, wallet)) is not None
         ]
-        wanted.sort(key=lambda pair: -pair[0])
+        wanted.sort(key=lambda pair: -pair[1].gain)
         note = appraisal.note or _why_not(reports)
         for position, (amount, report) in enumerate(wanted):
             outcome = await self._buy(joined, report, amount)

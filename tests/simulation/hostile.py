@@ -110,7 +110,8 @@ class Client:
         fields = {
             "message_id": secrets.token_bytes(16), "market": self.market.terms.name,
             "submission": secrets.token_bytes(16), "task": "blobs", "step": 1, "snapshot": digest,
-            "plain_bytes": plain_bytes, "buy": True, "ask": 0, "sell": True, "buy_groups": (), "sell_groups": (), "issued_ms": now_ms(), **changes,
+            "plain_bytes": plain_bytes, "buy": True, "ask": 0, "sell": True, "buy_groups": (), "sell_groups": (),
+            "issued_ms": now_ms(), **changes,
         }  # fmt: skip
         return Submit(**fields)
 

@@ -120,7 +120,7 @@ async def test_four_agents_in_one_round_align_each_pair_once(
     monkeypatch.setattr(appraiser, "align_pair", counted)
     models = [trained(0, 1), trained(2, 2), trained(0, 3), trained(2, 4)]
     before = [accuracy(model) for model in models]
-    async with open_market(round_agents=4) as market:
+    async with open_market(round_agents=4, max_chain=1) as market:
         agents = [await market.start_agent(f"agent-{index}") for index in range(4)]
         results = await asyncio.gather(*(agent.trade(model) for agent, model in zip(agents, models, strict=True)))
         assert [len(result.reports) for result in results] == [3, 3, 3, 3]
@@ -384,10 +384,13 @@ async def test_an_agent_that_is_closed_ends_its_visit(open_market: OpenMarket) -
         assert "left the market" in (await visit).problem
 
 
-async def test_unknown_task_and_too_often_end_a_visit_with_the_brokers_words(open_market: OpenMarket) -> None:
+async def test_an_unknown_task_is_the_callers_and_too_often_the_brokers_to_say(
+    open_market: OpenMarket,
+) -> None:
     async with open_market(rounds="continuous", submissions_per_hour=1) as market:
         agent = await market.start_agent("agent")
-        assert "no task 'chess'; it has blobs" in (await agent.trade(left(), task="chess")).problem
+        with pytest.raises(ModelError, match="no task 'chess'; it has blobs"):
+            await agent.trade(left(), task="chess")
         assert (await agent.trade(left())).problem == ""
         assert "submissions an hour" in (await agent.trade(left())).problem
 

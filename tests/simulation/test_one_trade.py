@@ -64,7 +64,7 @@ async def test_what_is_delivered_is_what_was_appraised(
     original = Appraiser.digest
 
     def watch(self: Appraiser, path: Path) -> bytes:
-        sent[original(self, path)] = unpack(path, schema=self.schema, partial=True)
+        sent[original(self, path)] = unpack(path, schema=self.schemas["blobs"], partial=True)
         return original(self, path)
 
     monkeypatch.setattr(Appraiser, "digest", watch)
