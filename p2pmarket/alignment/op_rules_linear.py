@@ -22,7 +22,7 @@ def _linear(call: Call) -> Made:
     return made
 
 
-@rule("matmul", "mm", "bmm", "mv", "dot")
+@rule("matmul", "mm", "bmm", "mv", "dot", "vdot")
 def _matmul(call: Call) -> Made:
     return _product(
         call, call["self"], next(call[name] for name in ("other", "mat2", "vec", "tensor") if name in call.arguments)

@@ -38,7 +38,7 @@ def shared_tensors(module: nn.Module) -> tuple[Shared, ...]:
     tensors: dict[object, Tensor] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         if not isinstance(tensor, Tensor):
-            if name.endswith(("_packed_params", "_extra_state")) and not name.endswith("_extra_state"):
+            if name.endswith("_packed_params"):
                 raise ModelError(f"{name!r} is packed (quantised); permute and merge a module with plain tensors")
             continue
         _check(name, tensor)
@@ -55,6 +55,8 @@ def shared_tensors(module: nn.Module) -> tuple[Shared, ...]:
 def _check(name: str, tensor: Tensor) -> None:
     if is_lazy(tensor):
         raise ModelError(f"{name!r} has no shape before the module's first pass; run the module once, then ask again")
+    if tensor.device.type == "meta":
+        raise ModelError(f"{name!r} has a shape and no numbers (device meta); give the module its tensors first")
     if tensor.is_quantized or tensor.layout != torch.strided:
         raise ModelError(f"{name!r} is quantised or sparse; permute and merge a module with plain tensors")
     if isinstance(tensor, nn.Parameter) and not tensor.is_floating_point():
@@ -62,7 +64,7 @@ def _check(name: str, tensor: Tensor) -> None:
 
 
 def _key(tensor: Tensor) -> object:
-    if tensor.device.type == "meta" or not tensor.numel():
+    if not tensor.numel():
         return id(tensor)
     return (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
 
@@ -71,7 +73,7 @@ def _clashes(tensors: dict[str, Tensor]) -> dict[str, str]:
     """Tensors whose ranges of memory overlap: name -> another."""
     ranges: dict[object, list[tuple[int, int, str]]] = {}
     for name, tensor in tensors.items():
-        if tensor.numel() and tensor.device.type != "meta":
+        if tensor.numel():
             reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
             first = tensor.data_ptr()
             ranges.setdefault(tensor.device, []).append((first, first + (reach + 1) * tensor.element_size(), name))

@@ -365,6 +365,8 @@ def test_coverage_counts_elements_with_a_coordinate_in_a_class() -> None:
 def test_parameters_that_cannot_be_permuted_are_refused() -> None:
     with pytest.raises(ModelError, match="no shape before"):
         find_symmetry(nn.LazyLinear(3), (torch.randn(2, 5),))
+    with pytest.raises(ModelError, match="no numbers"):
+        find_symmetry(nn.Linear(3, 2, device="meta"), (torch.randn(2, 3),))
     whole = nn.Linear(3, 2)
     whole.count = nn.Parameter(torch.ones(3, dtype=torch.int64), requires_grad=False)
     with pytest.raises(ModelError, match="'count' is torch.int64"):
