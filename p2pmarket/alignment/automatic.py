@@ -17,9 +17,10 @@ from torch import nn
 from p2pmarket.alignment import axes
 from p2pmarket.alignment.axes import Leaf, Pin
 from p2pmarket.alignment.collecting import Place, Proposal, fitting, found_places
+from p2pmarket.alignment.exporting import export
 from p2pmarket.alignment.sharing import Shared, shared_tensors
 from p2pmarket.alignment.submodules import export_parts
-from p2pmarket.alignment.tracing import Traced, export, trace
+from p2pmarket.alignment.tracing import Traced, trace
 from p2pmarket.alignment.verification import SAME_FUNCTION, SelfTest, copied, verify_spec
 from p2pmarket.errors import ModelError
 from p2pmarket.permutation import PermutationSpec, last_position

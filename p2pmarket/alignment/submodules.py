@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from p2pmarket.alignment.tracing import export
+from p2pmarket.alignment.exporting import export
 from p2pmarket.errors import ModelError
 
 Given = tuple[tuple[Any, ...], dict[str, Any]]

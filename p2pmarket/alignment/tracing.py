@@ -1,36 +1,32 @@
 """A module's graph walked: for every tensor of its state the axes as terms.
 
 Knows: torch.export's graphs, and where in the source an operation stands. Refuses to know: what an operation means
-(op_rules), what becomes of the terms (automatic). An operation without a rule pins what it reads and makes.
-Fails with ModelError where the module cannot be exported.
+(op_rules), how it was exported (exporting), what becomes of the terms (automatic).
+An operation without a rule pins what it reads and makes; a walk does not fail.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
 import operator
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from p2pmarket.alignment import axes, op_rules_linear, op_rules_network, op_rules_shape
-from p2pmarket.alignment.answers import tensors_in
+from p2pmarket.alignment import axes, op_rules_index, op_rules_linear, op_rules_network, op_rules_shape
 from p2pmarket.alignment.axes import Leaf, Misfit, Pin
+from p2pmarket.alignment.exporting import WITHIN_ANSWER
 from p2pmarket.alignment.op_rules import RULES, Call, Dims, Stack, is_dims, pointwise, unknown
 from p2pmarket.alignment.op_rules_shape import merged
 from p2pmarket.alignment.sharing import Shared
-from p2pmarket.errors import ModelError
 
-_RULE_FILES = (op_rules_linear, op_rules_network, op_rules_shape)
+_RULE_FILES = (op_rules_index, op_rules_linear, op_rules_network, op_rules_shape)
 """Imported for their rules, which they enter into the table."""
 
 _TAKES_STACKS = {"permute", "transpose", "movedim", "moveaxis", "swapaxes", "swapdims", "select", "unbind", "chunk"}
@@ -43,65 +39,6 @@ _OWN_CODE = re.compile(r'File "(?P<path>[^"]+)", line (?P<line>\d+)')
 
 Tensors = dict[str, Dims]
 """Name of a state's tensor -> its axes. Names of one shared tensor have the same axes."""
-
-
-def export(module: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> ExportedProgram:
-    """The undecomposed graph of a module in evaluation mode.
-
-    :raises ModelError: the exporter cannot follow it
-    """
-    try:
-        with warnings.catch_warnings(), _plain_attention(), _quiet(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            return torch.export.export(_Answer(module), tuple(arguments), dict(keywords), strict=False)
-    except Exception as reason:  # a module's own code may fail in any way
-        lines = [line.strip() for line in str(reason).splitlines() if line.strip()] or [""]
-        raise ModelError(
-            f"{type(module).__name__} cannot be exported ({type(reason).__name__}: {lines[0][:200]}); "
-            "write a function permutation_spec(model) beside its factory"
-        ) from reason
-
-
-class _Answer(nn.Module):
-    """A module that returns the tensors of its answer alone: caches for a next call are none of its function."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *arguments: Any, **keywords: Any) -> tuple[Tensor, ...]:
-        return tuple(tensors_in(self.module(*arguments, **keywords)))
-
-
-_WITHIN_ANSWER = "module."
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """A fused encoder layer is one operation that nobody can look into."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter logs whole graphs where it fails; its error says what is needed."""
-    talking = [
-        logger
-        for name in list(logging.root.manager.loggerDict)
-        if name.startswith("torch") and not (logger := logging.getLogger(name)).disabled
-    ]
-    try:
-        for logger in talking:
-            logger.disabled = True
-        yield
-    finally:
-        for logger in talking:
-            logger.disabled = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +96,7 @@ class _Walk:
         placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
         made: dict[fx.Node, Any] = {}
         for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-            name = prefix + (spec.target or "").removeprefix(_WITHIN_ANSWER)
+            name = prefix + (spec.target or "").removeprefix(WITHIN_ANSWER)
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and name in self._tensors:
                 made[node] = self._tensors[name]
                 if node.users:
@@ -253,7 +190,9 @@ class _Walk:
 
     def _source(self, node: fx.Node) -> str:
         frames = _OWN_CODE.findall(node.meta.get("stack_trace") or "")
-        own = [frame for frame in frames if "/torch/" not in frame[0] and frame[0] != __file__] or frames
+        own = [
+            frame for frame in frames if "/torch/" not in frame[0] and not frame[0].endswith("alignment/exporting.py")
+        ] or frames
         line = f"{Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
         modules = list((node.meta.get("nn_module_stack") or {}).values())
         inside = str(modules[-1][0]).removeprefix("module").strip(".") if modules else ""
