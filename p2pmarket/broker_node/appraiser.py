@@ -103,6 +103,8 @@ class TaskBench:
 
     model: nn.Module
     spec: PermutationSpec | None
+    symmetries: str
+    """Where the spec comes from, in words."""
     evaluators: tuple[Evaluator, ...]
     """One for each worker, on a device of its own."""
     validation: Validation
@@ -128,6 +130,20 @@ class Appraiser:
                 bench.schema,
             )
             for task, bench in benches.items()
+        }
+
+    @property
+    def alignment(self) -> dict[str, str]:
+        """For each task, which of the model's units can be aligned, in words."""
+        return {task: bench.symmetries for task, bench in self._benches.items()}
+
+    @property
+    def devices(self) -> dict[str, object]:
+        """For a status line: number formats in use, and the most memory that was needed, in MiB."""
+        evaluators = [evaluator for bench in self._benches.values() for evaluator in bench.evaluators]
+        return {
+            "precision": "; ".join(sorted({evaluator.precision for evaluator in evaluators})),
+            "peak_mib": round(max(evaluator.peak_mib for evaluator in evaluators)),
         }
 
     def self_test(self) -> None:

@@ -146,6 +146,16 @@ class Broker:
         """Agents with an open session."""
         return len(self._sessions)
 
+    @property
+    def alignment(self) -> dict[str, str]:
+        """For each task, which of the model's units can be aligned, in words."""
+        return self._appraiser.alignment
+
+    @property
+    def devices(self) -> dict[str, object]:
+        """What appraisals run in and need."""
+        return self._appraiser.devices
+
     def _until_closed(self, handler: StreamHandler) -> StreamHandler:
         """The handler, ended by `close`: nothing may ask the ledger for anything after that."""
 

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor, nn
+
 from p2pmarket import limits
+from p2pmarket.alignment import PermutationSpec
+from p2pmarket.alignment.automatic import find_symmetry
 from p2pmarket.appraisal.evaluator import evaluators_for
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.broker_node.appraiser import Appraiser, TaskBench
@@ -22,7 +27,7 @@ from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign
 from p2pmarket.datasets import Dataset, load_dataset
-from p2pmarket.errors import SettingsError
+from p2pmarket.errors import ModelError, SettingsError
 from p2pmarket.events import Emit, stop_asked
 from p2pmarket.files import private_folder
 from p2pmarket.ledger.journal import Ledger
@@ -35,7 +40,11 @@ from p2pmarket.parameters.snapshot import schema_of
 from p2pmarket.settings import BrokerSettings
 from p2pmarket.units import Clock, now_ms
 
+log = logging.getLogger(__name__)
+
 STATUS_SECONDS = 30.0
+SYMMETRY_SAMPLES = 4
+"""Validation samples that a model is traced with."""
 
 
 async def run_broker(settings: BrokerSettings, emit: Emit) -> None:
@@ -100,9 +109,11 @@ def build_appraiser(
         arguments = terms.arguments(task.name)
         model = build_model(terms.model, arguments, allow_import=True)
         samples = data[task.name]
+        spec, symmetries = symmetries_of(terms.model, arguments, model, samples.inputs[:SYMMETRY_SAMPLES])
         benches[task.name] = TaskBench(
             model=model,
-            spec=permutation_spec(terms.model, arguments, model),
+            spec=spec,
+            symmetries=symmetries,
             evaluators=evaluators_for(model, device=device, loss=task.loss, metric=task.metric),
             validation=Validation.split(samples.inputs, samples.targets, select_fraction=select_fraction, seed=seed),
             schema=schema_of(model),
@@ -110,6 +121,27 @@ def build_appraiser(
     appraiser = Appraiser(terms, benches, seed=seed)
     appraiser.self_test()
     return appraiser
+
+
+def symmetries_of(
+    reference: str, arguments: Mapping[str, object], model: nn.Module, inputs: Tensor
+) -> tuple[PermutationSpec | None, str]:
+    """A model's permutation spec, written by hand or found in its graph, and in words where it comes from.
+
+    A model in which none can be found is traded as it is: sellers' units stay in their order.
+
+    :raises ModelError: a hand-written spec's function fails
+    """
+    spec = permutation_spec(reference, arguments, model)
+    if spec is not None:
+        return spec, f"permutation classes written by hand: {len(spec.classes)}"
+    try:
+        found = find_symmetry(model, (inputs,))
+    except ModelError as error:
+        log.warning("units are not aligned: %s", error)
+        return None, f"units are not aligned: {error}"
+    text = f"permutation classes found: {len(found.spec.classes)}, of {found.coverage:.0%} of the parameters"
+    return found.spec if found.spec.classes else None, text
 
 
 def validation_sources(given: tuple[str, ...], terms: MarketTerms) -> dict[str, str]:
@@ -172,6 +204,7 @@ async def _serve(
         "market": terms.name,
         "peer_id": identity.peer_id,
         "addresses": list(addresses),
+        "alignment": broker.alignment,
         "state": str(Path(settings.folder)),
     }
     with stop_asked(on_eof=settings.stop_on_eof) as asked:
@@ -195,6 +228,7 @@ async def _report_status(broker: Broker, emit: Emit) -> None:
                 "event": "status",
                 "agents": broker.agents,
                 **dict(broker.counts),
+                **broker.devices,
                 "uptime_s": round(time.monotonic() - started),
             }
         )

@@ -74,6 +74,7 @@ def _ready(event: Event) -> str:
     elif event["role"] == "broker":
         lines += [
             f"state folder: {event['state']} (its identity file is this broker's account: back it up)",
+            *(f"{task}: {words}" for task, words in event.get("alignment", {}).items()),
             f"To connect other peers to this one, use --initial_peers {peers}",
             "An agent joins with:",
             f"  p2pmarket node --market {event['market']} --data TRAIN.npz --peers {peers}",
