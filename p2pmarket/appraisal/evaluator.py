@@ -107,6 +107,11 @@ class Evaluator:
         }
 
     @property
+    def module(self) -> nn.Module:
+        """The module taken over, for its names and shapes; whoever hooks it must leave it as it was."""
+        return self._model
+
+    @property
     def precision(self) -> str:
         """What `exact=False` uses and why, for a status line."""
         return "not probed yet" if self._choice is None else str(self._choice)

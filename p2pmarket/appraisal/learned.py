@@ -1,7 +1,7 @@
 """Many coefficients at once, by gradient steps from the scalar optimum: one for each tensor, or for each output row.
 
-Knows: a loss that can be differentiated with respect to coefficients, and another that says when to stop. Refuses to
-know: models, data, what the coefficients multiply. Deterministic: the batches come from a private generator.
+Knows: a vector's slope on a part of the samples, and losses that say when to stop. Refuses to know: models, data, what
+the coefficients multiply. Deterministic: the order of the parts comes from a private generator.
 
 Hundreds of numbers can learn the samples by heart. Three guards: bounds, a penalty on the distance from the scalar
 optimum, and the step is kept that was best on samples which no gradient has seen.
@@ -10,17 +10,16 @@ optimum, and the step is kept that was best on samples which no gradient has see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from p2pmarket.appraisal.merging import Coefficients
-
 STEPS = 80
-BATCH = 512
 RATE = 0.1
 """Adam's step: from one end of [0, 1] to the other in ten steps."""
+MOMENTUM, SCALE = 0.9, 0.999
+"""Adam's averages of the slope and of its square (Kingma and Ba 2015, algorithm 1)."""
 PENALTY = 0.0005
 """Weight of the mean squared distance from the scalar optimum: it decides where the loss hardly does."""
 LOOK_EVERY = 5
@@ -30,55 +29,50 @@ PATIENCE = 4
 
 
 def learn(
-    loss_of: Callable[[Coefficients, Tensor], Tensor],
-    held_loss: Callable[[Coefficients], float],
-    start: Coefficients,
+    slope_at: Callable[[Tensor, int], Tensor],
+    held_losses: Callable[[Tensor], Tensor],
+    start: Tensor,
     *,
-    samples: int,
+    parts: int,
     low: float,
     high: float,
     seed: int,
-) -> dict[str, Tensor]:
-    """The coefficients in [low, high] with the least `held_loss` on the way; `start` itself where no step helps.
+) -> tuple[Tensor, Tensor]:
+    """The coefficients in [low, high] with the least mean of `held_losses` on the way, and these losses.
 
-    :param loss_of: (coefficients, indices (batch,) of samples) -> mean loss, a scalar that can be differentiated
-    :param start: the scalar optimum, as float32 tensors of the wanted shapes
+    `start` itself where no step helps.
+
+    :param slope_at: (coefficients (C,), number of a part of the samples) -> (C,) the mean loss's slope on that part
+    :param held_losses: coefficients -> (held,) losses of samples that no part holds
+    :param start: (C,) float32, the scalar optimum
     """
-    shapes = {name: tensor.shape for name, tensor in start.items()}
-    origin = torch.cat([tensor.reshape(-1) for tensor in start.values()]).float()
-    flat = origin.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([flat], lr=RATE)
-    generator = torch.Generator().manual_seed(seed)
-    best, best_loss, worse = origin, _finite(held_loss(start)), 0
-    batches = _batches(samples, generator)
+    now = start.clone()
+    momentum, scale = torch.zeros_like(now), torch.zeros_like(now)
+    best, best_losses, worse = start, held_losses(start), 0
+    least = _mean(best_losses)
+    order = _order(parts, torch.Generator().manual_seed(seed))
     for step in range(1, STEPS + 1):
-        optimiser.zero_grad()
-        loss = loss_of(_named(flat, shapes), next(batches)) + PENALTY * (flat - origin).square().mean()
-        if not math.isfinite(float(loss.detach())):
-            break
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        with torch.no_grad():
-            flat.clamp_(low, high)
+        slope = slope_at(now, next(order)).add_(now - start, alpha=2 * PENALTY / len(now))
+        momentum.lerp_(slope, 1 - MOMENTUM)
+        scale.mul_(SCALE).addcmul_(slope, slope, value=1 - SCALE)
+        size = (scale / (1 - SCALE**step)).sqrt_().add_(1e-8)
+        now.addcdiv_(momentum, size, value=-RATE / (1 - MOMENTUM**step)).clamp_(low, high)
         if step % LOOK_EVERY == 0:
-            now = _finite(held_loss(_named(flat.detach(), shapes)))
-            worse = 0 if now < best_loss else worse + 1
-            if now < best_loss:
-                best, best_loss = flat.detach().clone(), now
-            if worse == PATIENCE:
+            losses = held_losses(now)
+            mean = _mean(losses)
+            worse = 0 if mean < least else worse + 1
+            if mean < least:
+                best, best_losses, least = now.clone(), losses, mean
+            if worse == PATIENCE or math.isinf(mean):
                 break
-    return {name: tensor.clone() for name, tensor in _named(best, shapes).items()}
+    return best, best_losses
 
 
-def _named(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    parts = torch.split(flat, [shape.numel() for shape in shapes.values()])
-    return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-
-
-def _batches(samples: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _order(parts: int, generator: torch.Generator) -> Iterator[int]:
     while True:
-        yield from torch.split(torch.randperm(samples, generator=generator), min(BATCH, samples))
+        yield from torch.randperm(parts, generator=generator).tolist()
 
 
-def _finite(loss: float) -> float:
-    return math.inf if math.isnan(loss) else loss
+def _mean(losses: Tensor) -> float:
+    mean = float(losses.mean())
+    return math.inf if math.isnan(mean) else mean

@@ -72,20 +72,37 @@ def search_line(
 
     :param samples: how many there are
     """
+    return search_lines([losses_at], samples, low=low, high=high, stages=stages)[1]
+
+
+def search_lines(
+    lines: Sequence[LossesAt],
+    samples: int,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    stages: Sequence[int] = STAGES,
+) -> tuple[int, LineMinimum]:
+    """`search_line` on several lines that share the samples: the index of the line with the least loss, and its point.
+
+    A line whose refined best is clearly worse than another's on the part is not measured on all samples. Ties go to the
+    first line. `evaluations` counts those of all lines.
+    """
     if samples < 1 or not low <= 0.0 < 1.0 <= high:
         raise ValueError("a line search needs a sample, and bounds around 0 ... 1")
-    race = _Race(losses_at, low, high)
-    alive: Collection[float] = sorted({low, *_GRID, high})
+    races = [_Race(losses_at, low, high) for losses_at in lines]
     parts = [stage for stage in sorted(stages) if 2 * stage <= samples] or [samples]
-    for part in parts:
-        race.extend(alive, part)
-        alive = race.not_clearly_worse(alive, part)
-    race.refine(parts[-1])
+    for race in races:
+        race.start(parts)
+    remaining = [race for race in races if not any(race.beaten_by(other, parts[-1]) for other in races)]
     if parts[-1] < samples:
-        race.finals(alive, parts[-1], samples)
-        race.refine(samples)
-    best = race.best(samples)
-    return LineMinimum(best, race.losses[best], tuple(sorted(race.losses)), sum(map(len, race.losses.values())))
+        for race in remaining:
+            race.finish(parts[-1], samples)
+    winner = min(remaining, key=lambda race: race.mean(race.best(samples), samples))
+    best = winner.best(samples)
+    evaluations = sum(len(losses) for race in races for losses in race.losses.values())
+    found = LineMinimum(best, winner.losses[best], tuple(sorted(winner.losses)), evaluations)
+    return races.index(winner), found
 
 
 class _Race:
@@ -94,8 +111,24 @@ class _Race:
     def __init__(self, losses_at: LossesAt, low: float, high: float) -> None:
         self.losses: dict[float, Tensor] = {}
         self._losses_at = losses_at
-        self._low = low
-        self._high = high
+        self._alive: Collection[float] = sorted({low, *_GRID, high})
+
+    def start(self, parts: Sequence[int]) -> None:
+        """The race of the grid on growing parts, and the refinement on the last of them."""
+        for part in parts:
+            self.extend(self._alive, part)
+            self._alive = self.not_clearly_worse(self._alive, part)
+        self.refine(parts[-1])
+
+    def beaten_by(self, other: _Race, count: int) -> bool:
+        """Whether another line's best is clearly better than this one's."""
+        mine, theirs = self.losses[self.best(count)][:count], other.losses[other.best(count)][:count]
+        return _clearly_above(mine, theirs)
+
+    def finish(self, part: int, samples: int) -> None:
+        """The winner, and what may still win, on all samples."""
+        self.finals(self._alive, part, samples)
+        self.refine(samples)
 
     def extend(self, alphas: Iterable[float], count: int) -> None:
         """Knows `count` losses of each of `alphas`; asks for several points at a time where it can."""
@@ -119,15 +152,8 @@ class _Race:
 
     def not_clearly_worse(self, alphas: Iterable[float], count: int) -> list[float]:
         best = self.best(count)
-        return [alpha for alpha in alphas if alpha == best or not self._clearly_worse(alpha, best, count)]
-
-    def _clearly_worse(self, alpha: float, best: float, count: int) -> bool:
-        differences = self.losses[alpha][:count] - self.losses[best][:count]
-        mean = float(differences.mean())
-        if not math.isfinite(mean):
-            return math.isfinite(self.mean(best, count))
-        error = float(differences.std(correction=1)) / math.sqrt(count) if count > 1 else math.inf
-        return mean > _CLEARLY * error
+        least = self.losses[best][:count]
+        return [alpha for alpha in alphas if alpha == best or not _clearly_above(self.losses[alpha][:count], least)]
 
     def refine(self, count: int) -> None:
         """Tries points between the best one's neighbours while a parabola promises to be worth it."""
@@ -230,3 +256,14 @@ class _Race:
     def _difference(self, alpha: float, best: float, count: int) -> float:
         mean = float((self.losses[alpha][:count] - self.losses[best][:count]).mean())
         return mean if math.isfinite(mean) else math.inf
+
+
+def _clearly_above(losses: Tensor, least: Tensor) -> bool:
+    """Whether the paired differences say so beyond chance; no number is clearly worse than a number."""
+    differences = losses - least
+    mean = float(differences.mean())
+    if not math.isfinite(mean):
+        return math.isfinite(float(least.mean()))
+    count = len(differences)
+    error = float(differences.std(correction=1)) / math.sqrt(count) if count > 1 else math.inf
+    return mean > _CLEARLY * error

@@ -7,6 +7,7 @@ the merge is worth, whether it beats a control (appraise). Equal inputs give equ
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping
 
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from p2pmarket.alignment import Permutations, PermutationSpec, apply, inverse, is_identity, match
 from p2pmarket.appraisal.bench import Bench
-from p2pmarket.appraisal.coefficients import search
 from p2pmarket.appraisal.evaluator import Evaluator
+from p2pmarket.appraisal.flat import FlatMerge
 from p2pmarket.appraisal.learned import learn
+from p2pmarket.appraisal.line_search import search_lines
 from p2pmarket.appraisal.merging import Coefficients
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.errors import ModelError
@@ -39,7 +41,7 @@ class MergePlan:
     """What to do with a pair, without its tensors."""
 
     alignment: str
-    """"identity" or "weights"."""
+    """"identity", "weights" or "activations"."""
     granularity: str
     """One of GRANULARITIES. "none": every coefficient is 0, no merge helps."""
     alpha: float
@@ -67,6 +69,8 @@ def plan_merge(
     *,
     tradable: Collection[str],
     alignment: Permutations | None = None,
+    activations: Permutations | None = None,
+    repair: bool = False,
     seed: int,
     granularity: str = "auto",
     low: float = LOW,
@@ -76,23 +80,30 @@ def plan_merge(
     """The best merge of the pair on SELECT. REPORT is not looked at.
 
     :param alignment: `align_pair`'s, where the caller has it already
+    :param activations: another alignment for the same race: `alignment.match_activations`'s, on SELECT's inputs
+    :param repair: merges get REPAIR's statistics (statistics.repair): for deep networks without BatchNorm
     :param granularity: "auto", or the finest that may be used
     :raises ModelError: model, spec and data do not fit each other, or an unknown granularity
     """
-    bench = Bench(evaluator, validation, buyer, seller, tradable, seed=seed)
+    bench = Bench(evaluator, validation, buyer, seller, tradable, seed=seed, repair=repair)
     if alignment is None and spec is not None:
         alignment = match(spec, buyer, seller, seed=seed)
-    sellers = candidates(bench, spec, alignment, seller)
+    sellers = candidates(bench, spec, alignment, seller, activations)
     return choose(bench, sellers, granularity=granularity, low=low, high=high, seed=seed, progress=progress)
 
 
 def candidates(
-    bench: Bench, spec: PermutationSpec | None, alignment: Permutations | None, seller: Mapping[str, Tensor]
+    bench: Bench,
+    spec: PermutationSpec | None,
+    alignment: Permutations | None,
+    seller: Mapping[str, Tensor],
+    activations: Permutations | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """Alignment's name -> the seller's tensors so aligned, on the device; the identity is always one."""
     sellers = {"identity": bench.place(seller)}
-    if spec is not None and alignment is not None and not is_identity(alignment):
-        sellers["weights"] = bench.place(apply(spec, alignment, seller))
+    for label, permutations in (("weights", alignment), ("activations", activations)):
+        if spec is not None and permutations is not None and not is_identity(permutations):
+            sellers[label] = bench.place(apply(spec, permutations, seller))
     return sellers
 
 
@@ -106,35 +117,47 @@ def choose(
     seed: int,
     progress: Progress = lambda doing, done: None,
 ) -> MergePlan:
-    """The scalar search for every alignment, then coefficients learned for the better one; HELD decides."""
+    """One race for the best single coefficient of all alignments, then more of them for the winner; HELD decides.
+
+    The race may run in rounded numbers, so where it did, and wherever more coefficients were learned, the choice is by
+    exact losses on HELD. The finest granularity is learned first, and a coarser one only where it is no clear success.
+    """
     if granularity not in ("auto", *GRANULARITIES):
         raise ModelError(f"unknown granularity {granularity!r}: choose auto, {', '.join(GRANULARITIES)}")
-    found: list[tuple[float, float, str]] = []
-    for index, (label, seller) in enumerate(sellers.items()):
-        progress(f"searching ({label})", index / (len(sellers) + 1))
-        found.append((*_scalar(bench, seller), label))
-    _, alpha, label = min(found, key=lambda one: one[0])  # a tie goes to the identity
-    seller = sellers[label]
+    progress("searching", 0.0)
+    bench.calibrate(sellers.values())
+    index, found = search_lines([bench.line(seller) for seller in sellers.values()], bench.samples)
+    label, seller = list(sellers.items())[index]
     options = {"none": _constant(bench, "model", 0.0)}
-    if granularity != "none":
-        options["model"] = _constant(bench, "model", alpha)
-        options["whole"] = _constant(bench, "model", 1.0)
-    progress("learning", len(sellers) / (len(sellers) + 1))
-    for fineness in _learnable(bench, granularity):
-        options[fineness] = learn(
-            lambda coefficients, batch: bench.learning_loss(seller, coefficients, batch),
-            lambda coefficients: bench.on_held(bench.merged(seller, coefficients)),
-            _constant(bench, fineness, alpha),
-            samples=len(bench.learn),
+    if found.alpha > 0 and granularity != "none":
+        options["model"] = _constant(bench, "model", found.alpha)
+    progress("learning", 0.3)
+    learnable = _learnable(bench, granularity)
+    if not learnable and not bench.evaluator.rounds:
+        best = list(options)[-1]  # the search compared these two on all of SELECT
+        return MergePlan(label if best != "none" else "identity", best, found.alpha, options[best])
+    losses = {name: bench.on_held(seller, option) for name, option in options.items()}
+    for fineness in learnable:
+        line = FlatMerge(bench.buyer, seller, bench.free, rows=fineness == "row")
+        start = torch.full((line.count,), found.alpha, device=bench.evaluator.device)
+        learned, losses[fineness] = learn(
+            functools.partial(bench.slope, line),
+            lambda coefficients, line=line: bench.on_held(seller, line.named(coefficients)),
+            start,
+            parts=bench.parts,
             low=low,
             high=high,
             seed=seed,
         )
-    losses = {name: _finite(bench.on_held(bench.merged(seller, option))) for name, option in options.items()}
-    best = min(losses, key=lambda name: losses[name])  # a tie goes to the coarser
+        options[fineness] = line.named(learned)
+        if all(_better(losses[fineness], losses[name]) for name in ("none", "model") if name in losses):
+            break
+    # A tie goes to the coarser.
+    best = min(sorted(options, key=GRANULARITIES.index), key=lambda name: _finite(float(losses[name].mean())))
     if best == "none":
         label = "identity"
-    return MergePlan(label, "model" if best == "whole" else best, alpha, options[best])
+    progress("learned", 1.0)
+    return MergePlan(label, best, found.alpha, options[best])
 
 
 def reverse(plan: MergePlan, spec: PermutationSpec | None, permutations: Permutations | None) -> MergePlan:
@@ -171,26 +194,19 @@ def _rows_of(spec: PermutationSpec, rows: Collection[str]) -> PermutationSpec:
     )
 
 
-def _scalar(bench: Bench, seller: Mapping[str, Tensor]) -> tuple[float, float]:
-    """(mean loss on SELECT, alpha) of the best single coefficient in [0, 1]."""
-    losses: dict[float, float] = {}
-
-    def loss_at(alpha: float) -> float:
-        losses[alpha] = float(bench.on_select(bench.merged(seller, alpha)).mean())
-        return losses[alpha]
-
-    alpha = search(loss_at)
-    return _finite(losses[alpha]), alpha
+def _better(losses: Tensor, others: Tensor) -> bool:
+    """Whether the paired differences say so beyond one standard error: a coarser granularity is not worth its time."""
+    differences = others - losses
+    return float(differences.mean()) > float(differences.std(correction=0)) / math.sqrt(len(differences))
 
 
 def _learnable(bench: Bench, granularity: str) -> tuple[str, ...]:
-    """The granularities that there are enough samples for."""
-    samples = len(bench.data.select_targets)
+    """The granularities that there are enough samples for, the finest first."""
     return tuple(
         fineness
-        for fineness in ("tensor", "row")
+        for fineness in ("row", "tensor")
         if GRANULARITIES.index(fineness) <= GRANULARITIES.index("row" if granularity == "auto" else granularity)
-        and samples >= SAMPLES_PER_COEFFICIENT * count(bench, fineness)
+        and bench.samples >= SAMPLES_PER_COEFFICIENT * count(bench, fineness)
         and bench.free
     )
 

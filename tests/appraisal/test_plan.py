@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from appraisal_examples import Tensors, bench, trained
 
 from p2pmarket.alignment import apply, match
 from p2pmarket.appraisal import MergePlan, Validation, plan_merge, reverse
+from p2pmarket.appraisal.flat import FlatMerge
 from p2pmarket.appraisal.learned import learn
 from p2pmarket.appraisal.merging import merge
 from p2pmarket.errors import ModelError
@@ -95,6 +97,26 @@ def _inverse(spec: object, permutations: Tensors) -> Tensors:
     return {name: torch.argsort(indices) for name, indices in permutations.items()}
 
 
+def test_another_alignment_runs_in_the_same_race() -> None:
+    """A wrong alignment loses, the right one wins, whichever of the two is called the activations'."""
+    evaluator, validation, spec = bench()
+    generator = torch.Generator().manual_seed(3)
+    turn = {name: torch.randperm(size, generator=generator) for name, size in spec.sizes.items()}
+    # Both are one model under noise of their own: less of it in the middle, where the same units meet.
+    noisy = [
+        {name: x + 0.1 * torch.randn(x.shape, generator=generator) for name, x in trained(0, 1).items()}
+        for _ in range(2)
+    ]
+    second = apply(spec, turn, noisy[1])
+    right, wrong = _inverse(spec, turn), turn
+    for alignment, activations, label in ((wrong, right, "activations"), (right, wrong, "weights")):
+        plan = plan_merge(
+            evaluator, validation, spec, noisy[0], second, tradable=second.keys(), seed=1,
+            alignment=alignment, activations=activations, granularity="model",
+        )  # fmt: skip
+        assert 0.0 < plan.alpha < 1.0 and plan.alignment == label
+
+
 def test_no_purchase_seen_from_the_other_side_is_the_whole() -> None:
     nothing = MergePlan("identity", "none", 0.0, {"a": torch.tensor(0.0)})
     whole = reverse(nothing, None, None)
@@ -116,17 +138,46 @@ def test_an_unknown_granularity_is_named() -> None:
 
 def test_learning_keeps_what_was_best_on_samples_it_has_not_seen() -> None:
     """The gradient leads away from what the held-back samples like: the start is kept."""
-    start = {"a": torch.tensor([0.5, 0.5]), "b": torch.tensor(0.5)}
-    kept = learn(
-        lambda c, batch: -c["a"].sum() - c["b"], lambda c: float((c["a"] - 0.5).abs().sum()), start,
-        samples=10, low=-1.0, high=2.0, seed=1,
-    )  # fmt: skip
-    assert all(torch.equal(kept[name], start[name]) for name in start)
-    moved = learn(
-        lambda c, batch: -c["a"].sum() - c["b"], lambda c: -float(c["a"].sum() + c["b"]), start,
-        samples=10, low=-1.0, high=2.0, seed=1,
-    )  # fmt: skip
-    assert torch.equal(moved["a"], torch.tensor([2.0, 2.0])) and float(moved["b"]) == 2.0
+    start, upwards = torch.full((3,), 0.5), torch.full((3,), -1.0)
+    kept, losses = learn(
+        lambda now, part: upwards.clone(), lambda now: (now - 0.5).abs(), start, parts=2, low=-1.0, high=2.0, seed=1
+    )
+    assert torch.equal(kept, start) and torch.equal(losses, torch.zeros(3))
+    moved, losses = learn(
+        lambda now, part: upwards.clone(), lambda now: -now, start, parts=2, low=-1.0, high=2.0, seed=1
+    )
+    assert torch.equal(moved, torch.full((3,), 2.0)) and torch.equal(losses, -moved)
+    assert torch.equal(start, torch.full((3,), 0.5))
+
+
+def test_learning_ends_where_a_loss_is_no_number() -> None:
+    start, looks = torch.full((2,), 0.5), []
+
+    def held(now: torch.Tensor) -> torch.Tensor:
+        looks.append(now)
+        return now * math.nan if len(looks) > 1 else now
+
+    kept, _ = learn(lambda now, part: torch.ones(2), held, start, parts=1, low=0.0, high=1.0, seed=1)
+    assert torch.equal(kept, start) and len(looks) == 2
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_the_slope_is_torchs_own_through_the_merge(rows: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"b": (3, 2, 2), "a": (4,), "unused": (2, 2)}
+    buyer, seller = (
+        {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} for _ in range(2)
+    )
+    names = ("b", "a")
+    line = FlatMerge(buyer, seller, names, rows=rows)
+    coefficients = torch.randn(line.count, generator=generator).requires_grad_()
+    assert line.count == (7 if rows else 2)
+
+    def loss_of(tensors: Tensors) -> torch.Tensor:
+        return (tensors["b"].sum((1, 2)) ** 2).sum() * tensors["a"].square().sum()
+
+    expected = torch.autograd.grad(loss_of(merge(buyer, seller, line.named(coefficients), names)), coefficients)[0]
+    torch.testing.assert_close(line.slope(coefficients.detach(), loss_of), expected)
 
 
 def test_a_merge_by_rows_is_exact_at_both_ends() -> None:

@@ -1,14 +1,11 @@
-"""The small rules: the split, the merge, the search for alpha, the interval."""
+"""The small rules: the split, the merge, the interval."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
 
 from p2pmarket.appraisal import Validation, paired_gain
-from p2pmarket.appraisal.coefficients import GRID, REFINEMENTS, search
 from p2pmarket.appraisal.merging import merge, mergeable
 from p2pmarket.errors import DataError
 
@@ -53,32 +50,6 @@ def test_what_can_be_bought() -> None:
     seller = {"a": torch.zeros(2), "head": torch.zeros(4), "count": torch.tensor(1), "c": torch.zeros(1).double()}
     assert mergeable(buyer, seller, ["own", "head", "count", "c", "a", "unknown"]) == ("a",)
     assert mergeable(buyer, seller, []) == ()
-
-
-@pytest.mark.parametrize("minimum", [0.0, 0.03, 0.25, 0.31, 0.5, 0.77, 0.98, 1.0])
-def test_the_search_finds_a_minimum(minimum: float) -> None:
-    calls = []
-
-    def loss_at(alpha: float) -> float:
-        calls.append(alpha)
-        return (alpha - minimum) ** 2 + 3
-
-    assert search(loss_at) == pytest.approx(minimum, abs=0.01)
-    assert len(calls) == len(set(calls)) <= len(GRID) + REFINEMENTS + 1
-
-
-def test_the_search_is_not_caught_by_the_nearer_of_two_minima() -> None:
-    def barrier(alpha: float) -> float:
-        return math.sin(math.pi * alpha) - 0.2 * alpha
-
-    assert search(barrier) == 1.0
-
-
-def test_both_ends_are_always_candidates_and_a_tie_is_no_purchase() -> None:
-    assert search(lambda alpha: 1.0) == 0.0
-    assert search(lambda alpha: 0.0 if alpha == 1.0 else 1.0) == 1.0
-    assert search(lambda alpha: 0.0 if alpha == 0.0 else math.nan) == 0.0
-    assert search(lambda alpha: math.inf) == 0.0
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
