@@ -119,8 +119,8 @@ def choose(
 ) -> MergePlan:
     """One race for the best single coefficient of all alignments, then more of them for the winner; HELD decides.
 
-    The race may run in rounded numbers, so where it did, and wherever more coefficients were learned, the choice is by
-    exact losses on HELD. The finest granularity is learned first, and a coarser one only where it is no clear success.
+    The race compares single coefficients, 0 among them, on all of SELECT; more are compared with its winner by exact
+    losses on HELD, and so is no purchase where the race ran in rounded numbers. The finest granularity is learned first, and a coarser one only where it is no clear success.
     """
     if granularity not in ("auto", *GRANULARITIES):
         raise ModelError(f"unknown granularity {granularity!r}: choose auto, {', '.join(GRANULARITIES)}")
@@ -128,14 +128,14 @@ def choose(
     bench.calibrate(sellers.values())
     index, found = search_lines([bench.line(seller) for seller in sellers.values()], bench.samples)
     label, seller = list(sellers.items())[index]
-    options = {"none": _constant(bench, "model", 0.0)}
-    if found.alpha > 0 and granularity != "none":
-        options["model"] = _constant(bench, "model", found.alpha)
-    progress("learning", 0.3)
+    plain = "model" if found.alpha > 0 and granularity != "none" else "none"
+    options = {plain: _constant(bench, "model", found.alpha if plain == "model" else 0.0)}
+    if bench.evaluator.rounds:
+        options["none"] = _constant(bench, "model", 0.0)
     learnable = _learnable(bench, granularity)
-    if not learnable and not bench.evaluator.rounds:
-        best = list(options)[-1]  # the search compared these two on all of SELECT
-        return MergePlan(label if best != "none" else "identity", best, found.alpha, options[best])
+    if len(options) + len(learnable) == 1:
+        return MergePlan(label if plain != "none" else "identity", plain, found.alpha, options[plain])
+    progress("learning", 0.3)
     losses = {name: bench.on_held(seller, option) for name, option in options.items()}
     for fineness in learnable:
         line = FlatMerge(bench.buyer, seller, bench.free, rows=fineness == "row")
@@ -150,7 +150,7 @@ def choose(
             seed=seed,
         )
         options[fineness] = line.named(learned)
-        if all(_better(losses[fineness], losses[name]) for name in ("none", "model") if name in losses):
+        if all(_better(losses[fineness], losses[name]) for name in losses.keys() & {"none", "model"}):
             break
     # A tie goes to the coarser.
     best = min(sorted(options, key=GRANULARITIES.index), key=lambda name: _finite(float(losses[name].mean())))

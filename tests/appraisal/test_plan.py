@@ -98,20 +98,23 @@ def _inverse(spec: object, permutations: Tensors) -> Tensors:
 
 
 def test_another_alignment_runs_in_the_same_race() -> None:
-    """A wrong alignment loses, the right one wins, whichever of the two is called the activations'."""
+    """Two copies of one model under noise of their own, its own answers as targets: the right alignment takes the noise
+    out, the wrong one destroys the model, whichever of the two is called the activations'."""
     evaluator, validation, spec = bench()
     generator = torch.Generator().manual_seed(3)
     turn = {name: torch.randperm(size, generator=generator) for name, size in spec.sizes.items()}
-    # Both are one model under noise of their own: less of it in the middle, where the same units meet.
+    clean = trained(0, 1)
     noisy = [
-        {name: x + 0.1 * torch.randn(x.shape, generator=generator) for name, x in trained(0, 1).items()}
-        for _ in range(2)
+        {name: x + 0.1 * torch.randn(x.shape, generator=generator) for name, x in clean.items()} for _ in range(2)
     ]
     second = apply(spec, turn, noisy[1])
+    inputs = validation.select_inputs
+    answers = torch.func.functional_call(evaluator.module, clean, (inputs,)).argmax(1)
+    data = Validation.of(inputs, answers, validation.report_inputs, validation.report_targets)
     right, wrong = _inverse(spec, turn), turn
     for alignment, activations, label in ((wrong, right, "activations"), (right, wrong, "weights")):
         plan = plan_merge(
-            evaluator, validation, spec, noisy[0], second, tradable=second.keys(), seed=1,
+            evaluator, data, spec, noisy[0], second, tradable=second.keys(), seed=1,
             alignment=alignment, activations=activations, granularity="model",
         )  # fmt: skip
         assert 0.0 < plan.alpha < 1.0 and plan.alignment == label
