@@ -9,7 +9,6 @@ learned is learned as the broker learns it. Seeds are fixed; the figures stand i
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,11 +18,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from p2pmarket.alignment import apply, match
-from p2pmarket.appraisal import Evaluator, Validation
+from p2pmarket.appraisal import Evaluator, MergePlan, Validation, plan_merge
 from p2pmarket.appraisal.bench import Bench
-from p2pmarket.appraisal.coefficients import search
 from p2pmarket.appraisal.control import merged_with_control
-from p2pmarket.appraisal.plan import choose
 from p2pmarket.datasets import Dataset, split, subset_by_class
 from p2pmarket.models import build_model, permutation_spec
 from p2pmarket.parameters import take_snapshot
@@ -36,7 +33,7 @@ ARGUMENTS = {"inputs": 64, "hidden": (128, 64), "outputs": 10}
 ALPHAS = tuple(-0.5 + 0.05 * step for step in range(41))
 COLOURS = {"identity": "#d55e00", "weights": "#0072b2"}
 NAMES = {"identity": "as it is", "weights": "aligned"}
-LABELS = {"identity": (0.62, 1.5), "weights": (1.12, 0.42)}
+LABELS = {"identity": (0.62, 1.5), "weights": (1.14, 0.5)}
 LINES = {"tensor": ("#009e73", "one number for each tensor"), "row": ("#000000", "one number for each output row")}
 
 
@@ -74,7 +71,7 @@ def main() -> None:
         report = [on_report(bench, other, alpha) for alpha in ALPHAS]
         axes.plot(ALPHAS, select, "--", color=COLOURS[label], lw=1.2, label=f"seller {NAMES[label]}, SELECT")
         axes.plot(ALPHAS, report, "-", color=COLOURS[label], lw=2, label=f"seller {NAMES[label]}, REPORT")
-        best = search(functools.partial(on_select, bench, other))
+        best = planned(bench, other, "model").alpha
         there = on_report(bench, other, best)
         axes.plot(best, there, "o", color=COLOURS[label], ms=9, mec="white", zorder=5)
         axes.annotate(
@@ -86,8 +83,8 @@ def main() -> None:
             arrowprops={"arrowstyle": "-", "color": COLOURS[label], "lw": 0.8},
         )
     for fineness, (colour, name) in LINES.items():
-        plan = choose(bench, {"weights": sellers["weights"]}, granularity=fineness, seed=0)
-        loss = bench.on_report(bench.merged(sellers["weights"], plan.coefficients)).loss
+        coefficients = planned(bench, sellers["weights"], fineness).coefficients
+        loss = bench.on_report(bench.merged(sellers["weights"], coefficients)).loss
         axes.axhline(loss, color=colour, lw=1.4, ls="-.", label=f"{name}: {loss:.2f}")
     control = bench.on_report(merged_with_control(bench, sellers["weights"], "row", seed=0)).loss
     axes.axhline(control, color="#999999", lw=1.4, ls=":", label=f"a seller who knows nothing, by rows: {control:.2f}")
@@ -102,6 +99,13 @@ def main() -> None:
     axes.axvline(1, color="#cccccc", lw=0.8, zorder=0)
     axes.legend(loc="upper center", fontsize=9, ncols=2, framealpha=0.95)
     figure.savefig(PICTURE, dpi=110)
+
+
+def planned(bench: Bench, seller: Mapping[str, Tensor], granularity: str) -> MergePlan:
+    """The best merge on SELECT with a seller who is aligned already, or deliberately not."""
+    return plan_merge(
+        bench.evaluator, bench.data, None, bench.buyer, seller, tradable=bench.names, seed=0, granularity=granularity
+    )
 
 
 def on_select(bench: Bench, seller: Mapping[str, Tensor], alpha: float) -> float:
