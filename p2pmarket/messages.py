@@ -221,6 +221,11 @@ class GainReport(Message):
     expires_ms: Millis
     """Bids are taken until then."""
 
+    @property
+    def relative_gain(self) -> float:
+        """gain / loss_before: the paper's gain-from-trade, section 3.3; 0 where no loss was left."""
+        return self.gain / self.loss_before if self.loss_before > 0 else 0.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Appraisal(Message):

@@ -134,6 +134,7 @@ def broker_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:
                 "buyer": row.buyer,
                 "seller": row.seller,
                 "gain": report.gain if report else None,
+                "merit": report.merit if report else None,
                 "price": format_credits(row.price) if row.receipt else None,
                 "fee": format_credits(row.fee) if row.receipt else None,
                 "state": row.state,

@@ -25,6 +25,13 @@ class Purchase:
     parameters: Mapping[str, Tensor]
     """The merged tensors that were loaded, by name."""
 
+    def __str__(self) -> str:
+        text = f"bought from {self.seller[-6:]} for {format_credits(self.price)}"
+        if self.report is None:
+            return text
+        gain, merit = self.report.gain, self.report.merit
+        return f"{text}: gain {gain:.3g} ({self.report.relative_gain:.0%} of the loss), {merit:.3g} of it the seller's"
+
 
 @dataclasses.dataclass(frozen=True)
 class Sale:
@@ -55,7 +62,7 @@ class TradeResult:
     """Empty, or what kept this visit from being completed; training goes on, the next visit takes up what is open."""
 
     def __str__(self) -> str:
-        parts = [f"bought from {purchase.seller[-6:]} for {format_credits(purchase.price)}" for purchase in self.bought]
+        parts = [str(purchase) for purchase in self.bought]
         parts += [f"sold for {format_credits(sale.price)}" for sale in self.sold]
         if self.problem:
             parts.append(self.problem)

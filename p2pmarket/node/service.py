@@ -171,6 +171,7 @@ def _told(result: TradeResult | None) -> dict[str, object]:
         "gain": best.gain if best else None,
         "gain_low": best.gain_low if best else None,
         "gain_high": best.gain_high if best else None,
+        "merit": best.merit if best else None,
         "bought": [
             {"seller": purchase.seller, "price": purchase.price, "trade": purchase.trade.hex()}
             for purchase in result.bought

@@ -92,7 +92,9 @@ class Bench:
     def submit(self, of: bytes, ask: int | None, seller: Identity | None = None, **changes: object) -> bytes:
         """The seller's signed submission with a standing ask."""
         snapshot = self.ledger.trade(of).seller_snapshot
-        submit = Submit(self.id(), MARKET, self.id(), "digits", 1, snapshot, 100, False, ask, True, (), (), self.clock())
+        submit = Submit(
+            self.id(), MARKET, self.id(), "digits", 1, snapshot, 100, False, ask, True, (), (), self.clock()
+        )
         return sign(seller or self.seller, dataclasses.replace(submit, **changes))  # type: ignore[arg-type]
 
     def quoted(
