@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,23 @@ def test_one_trade_in_memory():
     steps = [line for line in ended.stdout.splitlines() if line[0].isdigit()]
     assert [step[:2] for step in steps] == [f"{number}." for number in range(1, 9)]
     assert "the ledger verifies" in steps[-1]
+
+
+def test_appraise_a_pair():
+    ended = subprocess.run(
+        [sys.executable, EXAMPLES / "appraise_a_pair.py"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    before, coverage, _, verdict, after = ended.stdout.splitlines()
+    assert coverage.startswith("alignment can move 99.8% of 6,570 parameters")
+    assert verdict.startswith("gain: the loss falls by ")
+    alone, bought = (float(re.findall(r"buyer .*?([\d.]+) %", line)[0]) for line in (before, after))
+    assert bought > alone + 5
 
 
 def test_train_and_trade_ends_with_a_sentence(tmp_path):
