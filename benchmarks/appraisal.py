@@ -12,19 +12,24 @@ wrn   Wide-ResNet-22-6 with GroupNorm (9.66 M parameters), 1,000 images of 3 x 3
 baseline  the published procedure: for each direction 10 coefficients (0.05, 0.15 ... 0.95); for each two deep copies of
           the models, the average written into one, and a full pass through a DataLoader in float32, batches of 512
           (mlp) or 128 (wrn).
-ours      one `search_line` for both directions through `Evaluator`, precision "auto", with the check of the number
-          format for both agents' parameters inside the time. Low precision only chooses: after it the winner is
-          measured on all samples in float32, and both are in `seconds`. `chosen_s` is the time until the choice alone.
+ours      what a broker runs for one coefficient: `plan_merge(granularity="model")` for one direction and `reverse` for
+          the other, with the evaluator's own choice of number format, checked for both agents' parameters inside the
+          time. Where the format rounds, the plan confirms its choice against no purchase in exact float32 on the held
+          quarter of SELECT: that is inside the time as well. There, the winner's exact float32 pass over all samples,
+          which a broker does for what it delivers, counts too; `chosen` is the time without it. In float32 the search's
+          own losses are exact already.
 
-The seller is aligned once before either starts; the alignment is in neither time, nor is the first probe of the formats
-(`probe_s`), which a broker does once when it starts. The losses are float32 means over all samples at the coefficient
-that each side chose. `loss_ratio` is ours over the baseline's: 1 or less is what we want.
+The seller is aligned once before either starts (and ours gets that alignment alone, without the identity as a second
+candidate, as the baseline does); the alignment is in neither time, nor is the first probe of the formats (`probe_s`),
+which a broker does once when it starts. The losses are float32 means over all samples at the coefficient that each
+side chose. `loss_ratio` is ours over the baseline's: 1 or less is what we want. `engine_s` is the same plan as a broker makes
+it, the identity in the race too.
 
 Without --full the wrn baseline runs in one direction and its time counts twice: the grid is its own mirror image, so
 the other direction passes through the very same ten models. JSON says so ("baseline_directions": 1).
 
-`speedup_cpu_time` is the same ratio in processor seconds, which other programs on the machine disturb less: where it is
-far from `speedup`, the machine was busy and the run proves nothing.
+`mlp_speedup` and `wrn_speedup` are by the wall clock with the confirmation, `speedup_cpu_time` the same in processor
+seconds, which other programs on the machine disturb less: where the two are far apart, the machine was busy.
 
 The table also shows where the speed comes from, one gain after the other: seconds of a pass (or of a part of the
 samples, scaled up, wrn: 64 images) times the number of passes.
@@ -49,9 +54,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from p2pmarket.alignment import PermutationSpec, apply, match
-from p2pmarket.appraisal import Evaluator
-from p2pmarket.appraisal.line_search import LineMinimum, search_line
+from p2pmarket.appraisal import Evaluator, MergePlan, Validation, reverse
+from p2pmarket.appraisal.bench import Bench
+from p2pmarket.appraisal.losses import Measured
 from p2pmarket.appraisal.merging import merge
+from p2pmarket.appraisal.plan import choose
 from p2pmarket.appraisal.precision import EXACT, Format
 from p2pmarket.datasets import Dataset, load_dataset, split, subset_by_class
 from p2pmarket.models import build_model, permutation_spec
@@ -113,6 +120,7 @@ class Pair:
         self.device = device
         self.buyer = {name: tensor.to(device) for name, tensor in agents[0].items()}
         self.seller = {name: tensor.to(device) for name, tensor in aligned.items()}
+        self.unaligned = {name: tensor.to(device) for name, tensor in agents[1].items()}
         self.inputs, self.targets = data.inputs.to(device), data.targets.to(device)
 
     def at(self, alpha: float) -> dict[str, Tensor]:
@@ -198,54 +206,75 @@ def baseline(pair: Pair, batch: int, directions: int) -> tuple[float, float, flo
 # ---- ours ---------------------------------------------------------------------------------------------------------
 
 
-def search(
-    pair: Pair, evaluator: Evaluator, *, stages: Sequence[int] | None = None, exact: bool = False
-) -> LineMinimum:
-    def losses_at(alphas: Sequence[float], start: int, stop: int) -> list[Tensor]:
-        sets = [pair.at(alpha) for alpha in alphas]
-        measured = evaluator.measure_many(sets, pair.inputs[start:stop], pair.targets[start:stop], exact=exact)
-        return [one.losses for one in measured]
+class Counting(Evaluator):
+    """Counts the samples measured, one for each set of parameters."""
 
-    if stages is None:
-        return search_line(losses_at, len(pair.inputs))
-    return search_line(losses_at, len(pair.inputs), stages=stages)
+    asked = 0
+
+    def measure(self, tensors: Tensors, inputs: Tensor, targets: Tensor, *, exact: bool = True) -> Measured:
+        self.asked += len(inputs)
+        return super().measure(tensors, inputs, targets, exact=exact)
+
+    def measure_many(
+        self, parameter_sets: Sequence[Tensors], inputs: Tensor, targets: Tensor, *, exact: bool = True
+    ) -> list[Measured]:
+        before = self.asked
+        measured = super().measure_many(parameter_sets, inputs, targets, exact=exact)
+        self.asked = before + len(inputs) * len(parameter_sets)
+        return measured
 
 
 def compare(pair: Pair, *, batch: int, directions: int, repeats: int) -> dict[str, Any]:
     device = pair.device
-    evaluator = Evaluator(copy.deepcopy(pair.model), loss="cross_entropy", metric="accuracy", device=str(device))
+    evaluator = Counting(copy.deepcopy(pair.model), loss="cross_entropy", metric="accuracy", device=str(device))
     _, probe_s = timed(device, lambda: evaluator.calibrate(pair.buyer, pair.inputs, pair.targets))
+    few = pair.data.take(torch.arange(2))
+    data = Validation.of(pair.data.inputs, pair.data.targets, few.inputs, few.targets)
+    data = data.to(device)
 
-    def choose() -> LineMinimum:
-        for tensors in (pair.buyer, pair.seller):
-            evaluator.calibrate(tensors, pair.inputs, pair.targets)
-        return search(pair, evaluator)
+    def plan(sellers: Sequence[str]) -> MergePlan:
+        """Both directions, as `plan_merge` does with sellers that are aligned already."""
+        bench = Bench(evaluator, data, pair.buyer, pair.seller, pair.buyer.keys(), seed=0)
+        known = {"identity": pair.seller, "other": pair.unaligned}
+        found = choose(bench, {label: bench.place(known[label]) for label in sellers}, granularity="model", seed=0)
+        reverse(found, None, None)
+        return found
 
-    def confirm(found: LineMinimum) -> float:
-        if not evaluator.rounds:
-            return found.loss
+    def confirm(found: MergePlan) -> float:
         return evaluator.measure(pair.at(found.alpha), pair.inputs, pair.targets).loss
 
-    chosen_s, confirmed_s, theirs_s = [], [], []
-    our_cpu = their_cpu = 0.0
+    ours: dict[str, list[float]] = {"chosen": [], "confirmed": [], "chosen_cpu": [], "confirmed_cpu": [], "engine": []}
+    theirs_s, theirs_cpu = [], []
     for _ in range(repeats):
+        evaluator.asked = 0
         began = time.process_time()
-        found, seconds = timed(device, choose)
-        our_cpu += time.process_time() - began
-        chosen_s.append(seconds)
+        found, seconds = timed(device, functools.partial(plan, ["identity"]))
+        ours["chosen"].append(seconds)
+        counted = evaluator.asked
+        ours["chosen_cpu"].append(time.process_time() - began)
         our_loss, more = timed(device, functools.partial(confirm, found))
-        confirmed_s.append(seconds + more)
+        if evaluator.rounds:
+            ours["confirmed"].append(seconds + more)
+            ours["confirmed_cpu"].append(time.process_time() - began)
+        else:
+            ours["confirmed"].append(seconds)
+            ours["confirmed_cpu"].append(ours["chosen_cpu"][-1])
+        if repeats > 1:
+            ours["engine"].append(timed(device, functools.partial(plan, ["identity", "other"]))[1])
         began = time.process_time()
         seconds, loss, weight = baseline(pair, batch, directions)
-        their_cpu += (time.process_time() - began) * 2 / directions
+        theirs_cpu.append((time.process_time() - began) * 2 / directions)
         theirs_s.append(seconds)
-    chosen, confirmed, theirs = map(statistics.median, (chosen_s, confirmed_s, theirs_s))
+    middle = {name: statistics.median(values) for name, values in ours.items() if values}
+    theirs, their_cpu = statistics.median(theirs_s), statistics.median(theirs_cpu)
     return {
-        "speedup": round(theirs / chosen, 1),
-        "speedup_confirmed": round(theirs / confirmed, 1),
-        "speedup_cpu_time": round(their_cpu / our_cpu, 1),
-        "seconds": round(chosen, 4),
-        "confirmed_s": round(confirmed, 4),
+        "speedup": round(theirs / middle["confirmed"], 1),
+        "speedup_cpu_time": round(their_cpu / middle["confirmed_cpu"], 1),
+        "speedup_chosen": round(theirs / middle["chosen"], 1),
+        "speedup_chosen_cpu_time": round(their_cpu / middle["chosen_cpu"], 1),
+        "seconds": round(middle["confirmed"], 4),
+        "chosen_s": round(middle["chosen"], 4),
+        "engine_s": round(middle["engine"], 4) if "engine" in middle else None,
         "baseline_s": round(theirs, 3),
         "baseline_directions": directions,
         "loss": our_loss,
@@ -253,17 +282,17 @@ def compare(pair: Pair, *, batch: int, directions: int, repeats: int) -> dict[st
         "loss_ratio": round(our_loss / loss, 6),
         "alpha": round(found.alpha, 4),
         "baseline_alpha": round(weight, 2),
-        "evaluations": found.evaluations,
+        "evaluations": counted,
         "samples": len(pair.inputs),
         "precision": evaluator.precision,
         "probe_s": round(probe_s, 3),
         "alignment_s": round(pair.alignment_s, 3),
         "peak_mib": round(evaluator.peak_mib, 1),
-        "gains": gains(pair, batch, found, evaluator),
+        "gains": gains(pair, batch, counted, evaluator),
     }
 
 
-def gains(pair: Pair, batch: int, found: LineMinimum, evaluator: Evaluator) -> list[dict[str, Any]]:
+def gains(pair: Pair, batch: int, evaluations: int, evaluator: Evaluator) -> list[dict[str, Any]]:
     """Seconds for the pair as one gain after the other is added: passes times the seconds of one."""
     few = len(pair.inputs) if len(pair.inputs) > 1000 else min(PASSED_IMAGES, len(pair.inputs))
     scale = len(pair.inputs) / few
@@ -289,7 +318,7 @@ def gains(pair: Pair, batch: int, found: LineMinimum, evaluator: Evaluator) -> l
         return min(timed(pair.device, call)[1] for _ in range(3)) * scale
 
     plain = cost(lambda: grid_pass(part, loader, *models, 0.5))
-    passes = found.evaluations / len(pair.inputs)
+    passes = evaluations / len(pair.inputs)
     exact = cost(resident(EXACT))
     rows = [
         ("the published procedure", 20, plain),

@@ -23,7 +23,7 @@ from p2pmarket.errors import BadSnapshot
 
 HELD_FRACTION = 0.25
 """Of SELECT: what no gradient sees."""
-BATCH = 512
+BATCH = 256
 """Samples at most in one step's slope."""
 
 
@@ -53,7 +53,9 @@ class Bench:
                     f"{tuple(tensor.shape)}"
                 )
         self.evaluator = evaluator
-        self.data = validation.to(evaluator.device)
+        self.data, self._inputs, self._targets = evaluator.keep(
+            b"%d " % seed + validation.digest, lambda: _in_random_order(validation.to(evaluator.device), seed)
+        )
         self.buyer = evaluator.place(buyer)
         self.names = mergeable(buyer, seller, tradable, own_buffers(model))
         """What is bought, BatchNorm's statistics included."""
@@ -61,11 +63,8 @@ class Bench:
         """What has a coefficient."""
         self._statistics = tuple(name for name in self.names if name not in self.free)
         self._repair = repair
-        count = len(self.data.select_targets)
-        order = torch.from_numpy(np.random.default_rng(seed).permutation(count)).to(evaluator.device)
+        count = len(self._targets)
         learn = count - max(1, round(HELD_FRACTION * count))
-        # Copied once in a random order, so that every part is a slice: the first of it is LEARN, the rest HELD.
-        self._inputs, self._targets = self.data.select_inputs[order], self.data.select_targets[order]
         self._held = slice(learn, count)
         self.parts = max(1, -(-learn // BATCH))
         """Parts of LEARN, each for one slope."""
@@ -158,3 +157,13 @@ class Bench:
             return self.evaluator.mean_loss(tensors, inputs, targets)
 
         return line.slope(coefficients, loss_of)
+
+
+def _in_random_order(data: Validation, seed: int) -> tuple[Validation, Tensor, Tensor]:
+    """The data, and SELECT's in an order that says nothing about them: every part of it is then a slice.
+
+    One copy serves every pair of the same data and seed.
+    """
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(data.select_targets)))
+    order = order.to(data.select_targets.device)
+    return data, data.select_inputs[order], data.select_targets[order]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ from p2pmarket.appraisal.precision import (
 from p2pmarket.errors import DataError, MachineFault, ModelError
 
 __all__ = ["LOSSES", "METRICS", "Evaluator", "Measured", "evaluators_for"]
+
+Kept = TypeVar("Kept")
 
 MEMORY_MIB = 1024
 """Memory for activations. More makes no model faster on a CPU, and little on a CUDA device."""
@@ -100,6 +102,7 @@ class Evaluator:
         self._stacks = not self._convolutions and self._parameters <= _STACKED_PARAMETERS
         self._fastest: Choice | None = None
         self._choice: Choice | None = None
+        self._kept: tuple[bytes, Any] | None = None
         self._norms = {
             name: module
             for name, module in self._model.named_modules()
@@ -136,6 +139,16 @@ class Evaluator:
     def place(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors on the evaluator's device."""
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
+    def keep(self, key: bytes, make: Callable[[], Kept]) -> Kept:
+        """What `make` returned for the same key the last time: one thing at a time stays on the device.
+
+        :param key: says everything that the thing depends on besides the device
+        """
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, make())
+        found: Kept = self._kept[1]
+        return found
 
     def measure(
         self, tensors: Mapping[str, Tensor], inputs: Tensor, targets: Tensor, *, exact: bool = True
