@@ -60,7 +60,7 @@ def main() -> None:
     model = build_model("mlp", ARGUMENTS, False)
     spec = permutation_spec("mlp", ARGUMENTS, model)
     assert spec is not None
-    evaluator = Evaluator(model, loss="cross_entropy", metric="accuracy", device="cpu")
+    evaluator = Evaluator(model, loss="cross_entropy", metric="accuracy", device="cpu", precision="float32")
     data = Validation.split(broker.inputs, broker.targets, select_fraction=0.5, seed=0)
     bench = Bench(evaluator, data, buyer, seller, tuple(buyer), seed=0)
     sellers = {"identity": seller, "weights": apply(spec, match(spec, buyer, seller, seed=0), seller)}
