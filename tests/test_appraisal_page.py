@@ -83,6 +83,8 @@ def test_the_program_is_the_example() -> None:
 def test_what_it_names_exists() -> None:
     known = set(alignment.__all__) | set(appraisal.__all__)
     assert {"find_symmetry", "match", "match_activations", "align_pair", "appraise", "plan_merge", "reverse"} <= known
+    for path in re.findall(r"`(\w+/[\w/]+\.\w+)`", PAGE):
+        assert (ROOT / path).exists(), path
     for dotted in re.findall(r"`(p2pmarket(?:\.\w+)+)`", PAGE):
         module, _, name = dotted.rpartition(".")
         whole = ROOT.joinpath(*dotted.split("."))
