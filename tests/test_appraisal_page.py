@@ -55,7 +55,7 @@ def test_granularities_and_their_bounds() -> None:
         (f"to a relative {SAME_FUNCTION:.0e} ({SAME_FUNCTION_LOW:.0e} for".replace("e-04", "e-4"), True),
         (f"held below {evaluator.MEMORY_MIB} MiB", True),
         (f"at least {precision._WORTH} times as fast", True),
-        (f"off by {precision.TOLERANCE * 100:g} % on average", True),
+        (f"at most {precision.TOLERANCE * 100:g} % apart on average", True),
         (f"set it to {Rule().steps} and", True),
         ("on 64 samples; the best 2 again on 256", [stage.samples for stage in ranking.STAGES] == [64, 256]),
         ("The best 4 pairs for each", [stage.pairs for stage in ranking.STAGES] == [4.0, 2.0]),
