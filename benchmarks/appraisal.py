@@ -22,8 +22,8 @@ ours      what a broker runs for one coefficient: `plan_merge(granularity="model
 The seller is aligned once before either starts (and ours gets that alignment alone, without the identity as a second
 candidate, as the baseline does); the alignment is in neither time, nor is the first probe of the formats (`probe_s`),
 which a broker does once when it starts. The losses are float32 means over all samples at the coefficient that each
-side chose. `loss_ratio` is ours over the baseline's: 1 or less is what we want. `engine_s` is the same plan as a broker makes
-it, the identity in the race too.
+side chose. `loss_ratio` is ours over the baseline's: 1 or less is what we want. `engine_s` is the same plan as a broker
+makes it, the identity in the race too.
 
 Without --full the wrn baseline runs in one direction and its time counts twice: the grid is its own mirror image, so
 the other direction passes through the very same ten models. JSON says so ("baseline_directions": 1).

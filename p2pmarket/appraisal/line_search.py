@@ -31,7 +31,7 @@ STATISTICS_SAMPLES = 512
 _GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CLEARLY = 3.0
 """Standard errors of the paired difference beyond which a point is dropped: one drop in 700 is wrong by chance."""
-_TOLERANCE = 2e-4
+_TOLERANCE = 1e-4
 """A refinement that promises less than this part of the loss is not tried."""
 _CLOSE = 0.06
 """Points nearer than this tell little about the curve: the loss of a rounded model is rough at that scale."""

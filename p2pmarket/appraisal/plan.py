@@ -120,7 +120,8 @@ def choose(
     """One race for the best single coefficient of all alignments, then more of them for the winner; HELD decides.
 
     The race compares single coefficients, 0 among them, on all of SELECT; more are compared with its winner by exact
-    losses on HELD, and so is no purchase where the race ran in rounded numbers. The finest granularity is learned first, and a coarser one only where it is no clear success.
+    losses on HELD, and so is no purchase where the race ran in rounded numbers. The finest granularity is learned
+    first, and a coarser one only where it is no clear success.
     """
     if granularity not in ("auto", *GRANULARITIES):
         raise ModelError(f"unknown granularity {granularity!r}: choose auto, {', '.join(GRANULARITIES)}")
@@ -142,7 +143,7 @@ def choose(
         start = torch.full((line.count,), found.alpha, device=bench.evaluator.device)
         learned, losses[fineness] = learn(
             functools.partial(bench.slope, line),
-            lambda coefficients, line=line: bench.on_held(seller, line.named(coefficients)),
+            functools.partial(_held, bench, seller, line),
             start,
             parts=bench.parts,
             low=low,
@@ -192,6 +193,10 @@ def _rows_of(spec: PermutationSpec, rows: Collection[str]) -> PermutationSpec:
             for group in spec.classes
         )
     )
+
+
+def _held(bench: Bench, seller: Mapping[str, Tensor], line: FlatMerge, coefficients: Tensor) -> Tensor:
+    return bench.on_held(seller, line.named(coefficients))
 
 
 def _better(losses: Tensor, others: Tensor) -> bool:

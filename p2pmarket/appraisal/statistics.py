@@ -6,6 +6,7 @@ Fails as the model does where it cannot take the inputs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -69,7 +70,7 @@ def repair(
     parents: list[dict[str, list[tuple[Tensor, Tensor]]]] = []
     for tensors in (buyer, {**buyer, **seller}):
         seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
-        _run(model, tensors, inputs, layers, lambda name, output, seen=seen: seen[name].append(_moments(output)))
+        _run(model, tensors, inputs, layers, functools.partial(_note, seen))
         parents.append(seen)
     repaired = dict(merged)
 
@@ -77,7 +78,7 @@ def repair(
         if not len(parents[0][name]) == len(parents[1][name]) == 1:
             return None
         portion = alpha if isinstance(alpha, float | int) else alpha[f"{name}.weight"].to(output)
-        (mean, deviation), *targets = _moments(output), parents[0][name][0], parents[1][name][0]
+        (mean, deviation), targets = _moments(output), (parents[0][name][0], parents[1][name][0])
         wanted_mean, wanted = ((1 - portion) * own + portion * other for own, other in zip(*targets, strict=True))
         # Coefficients below 0 or above 1 may ask for less than no deviation, and a unit that never changes has none.
         usable = (wanted > 0) & (deviation > 1e-6 * deviation.max())
@@ -93,6 +94,10 @@ def repair(
 
     _run(model, merged, inputs, layers, correct)
     return repaired
+
+
+def _note(seen: dict[str, list[tuple[Tensor, Tensor]]], name: str, output: Tensor) -> None:
+    seen[name].append(_moments(output))
 
 
 def _moments(output: Tensor) -> tuple[Tensor, Tensor]:

@@ -90,7 +90,9 @@ def test_one_plan_serves_both_directions() -> None:
     wrong = merge(second, aligned["back"], unturned.coefficients, first.keys())
     assert evaluator.measure(wrong, inputs, targets).loss > evaluator.measure(there, inputs, targets).loss + 0.05
     twice = reverse(back, spec, _inverse(spec, permutations))
-    assert all(torch.allclose(twice.coefficients[name], plan.coefficients[name]) for name in plan.coefficients)
+    assert all(
+        torch.allclose(twice.coefficients[name], plan.coefficients[name], atol=1e-6) for name in plan.coefficients
+    )
 
 
 def _inverse(spec: object, permutations: Tensors) -> Tensors:
@@ -104,9 +106,7 @@ def test_another_alignment_runs_in_the_same_race() -> None:
     generator = torch.Generator().manual_seed(3)
     turn = {name: torch.randperm(size, generator=generator) for name, size in spec.sizes.items()}
     clean = trained(0, 1)
-    noisy = [
-        {name: x + 0.1 * torch.randn(x.shape, generator=generator) for name, x in clean.items()} for _ in range(2)
-    ]
+    noisy = [{name: x + 0.1 * torch.randn(x.shape, generator=generator) for name, x in clean.items()} for _ in range(2)]
     second = apply(spec, turn, noisy[1])
     inputs = validation.select_inputs
     answers = torch.func.functional_call(evaluator.module, clean, (inputs,)).argmax(1)
