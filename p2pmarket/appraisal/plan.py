@@ -157,7 +157,6 @@ def choose(
     best = min(sorted(options, key=GRANULARITIES.index), key=lambda name: _finite(float(losses[name].mean())))
     if best == "none":
         label = "identity"
-    progress("learned", 1.0)
     return MergePlan(label, best, found.alpha, options[best])
 
 
