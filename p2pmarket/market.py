@@ -104,7 +104,7 @@ class MarketTerms(Record):
     max_agents: Annotated[int, Bound(2, 1_000_000)]
     """Accounts the broker opens."""
     max_sellers: Annotated[int, Bound(1, 64)]
-    """Sellers appraised for one submission, the latest first."""
+    """Sellers appraised in full for one submission, the most promising (broker_node/scouting)."""
     submissions_per_hour: Annotated[int, Bound(1, 1_000_000)]
     """Per agent: bounds the broker's work and what repeated reports can leak (docs/assumptions.md)."""
     upload_ms: Duration

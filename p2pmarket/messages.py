@@ -93,6 +93,8 @@ class Welcome(Message):
     """The broker's signed Schemas, of every model that a task has."""
     schema_of_task: Annotated[tuple[Annotated[int, Bound(0, 63)], ...], Bound(1, 64)]
     """For each task of the terms, in their order: which of `schemas` its snapshots have."""
+    data_of_task: Annotated[tuple[Digest, ...], Bound(1, 64)]
+    """For each task: SHA-256 of the validation data as split into SELECT and REPORT. Binds the broker to them."""
     keys: Signed
     """The broker's signed KeyStatement."""
     balance: Amount
@@ -200,6 +202,8 @@ class GainReport(Message):
     metric_after: float
     samples: Count
     """Samples in REPORT."""
+    data: Digest
+    """Of the validation data, as in the broker's Welcome."""
     weight: Fraction
     """Purchased weight alpha, the seller's portion in the merge: the best single coefficient, where there are many."""
     granularity: Annotated[str, OneOf(GRANULARITIES)]

@@ -81,6 +81,8 @@ class AxisUse:
 
     def order(self, permutations: Permutations) -> Tensor:
         """(length,): from which position each position comes."""
+        if len(self.members) == 1 and _is_axis(*self.members[0], self.length):
+            return permutations[self.members[0][0].name]
         return axis_order(self.members, permutations, self.length)
 
 
@@ -122,6 +124,11 @@ def axes_of(spec: PermutationSpec, shapes: Mapping[str, Sequence[int]]) -> dict[
     return axes
 
 
+def _is_axis(group: PermutationClass, member: Axis, length: int) -> bool:
+    """Whether the class's units are the axis in its order: most are."""
+    return (group.blocks, group.size) == (1, length) and (member.start, member.outer, member.inner) == (0, 1, 1)
+
+
 def _grid(group: PermutationClass, member: Axis) -> Indices:
     """(blocks, outer / blocks, size, inner): the axis positions of the class's units."""
     outer = np.arange(member.outer) * (member.stride or group.size * member.inner)
@@ -158,6 +165,8 @@ def _covers(
     members: Sequence[tuple[PermutationClass, Axis]], length: int, tensor: str, axis: int
 ) -> list[tuple[dict[str, Indices], Indices]]:
     """Parts of an axis covered by the same classes: units by site, and positions (sites, copies)."""
+    if len(members) == 1 and _is_axis(*members[0], length):
+        return [({members[0][0].name: np.arange(length)}, np.arange(length)[:, None])]
     names = tuple(dict.fromkeys(group.name for group, _ in members))
     table = np.full((length, len(names)), -1, np.int64)
     for group, member in members:

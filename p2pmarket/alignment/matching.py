@@ -12,6 +12,7 @@ Products are float32. A step that they do not show clearly to rise is decided by
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ from p2pmarket.errors import BadSnapshot, ModelError
 from p2pmarket.permutation import PermutationSpec
 
 Indices = NDArray[np.int64]
+_Chosen = tuple[dict[str, Tensor], "float | None"]
+"""A family's permutations, and by how much they are better as far as float32 sums show it."""
 Progress = Callable[[int, int], None]
 """Called with visits made and families still open; may raise to stop the matching."""
 
@@ -37,6 +40,10 @@ _RISE = 1e-9
 """Smallest relative rise that counts: far above float64 noise, so that the ascent ends."""
 _CLEAR = 1e-4
 """Relative rise from which float32 sums are believed: their error is below 1e-5."""
+_NOISE = 1e-6
+"""Relative rise below which float32 sums show nothing; too little to go on for."""
+_CHEAP = 2e10
+"""Multiplications of a sweep up to which a second ascent is made unasked: about a second on two cores."""
 _SHARES = (0.0, 1e-9, 0.25)
 """Shares of a class's weights after which the rest may be shown not to matter: none new, the largest, a quarter."""
 _CERTAIN = 0.9
@@ -49,7 +56,7 @@ def match(
     seller: Mapping[str, Tensor],
     *,
     seed: int,
-    restarts: int = 1,
+    restarts: int | None = None,
     max_visits: int = 10_000,
     time_budget_seconds: float = float("inf"),
     clock: Callable[[], float] = time.monotonic,
@@ -59,10 +66,12 @@ def match(
 ) -> dict[str, Tensor]:
     """Permutations that bring `seller` to `buyer`; `inverse` of them brings the buyer to the seller.
 
-    Never worse than the identity. The first ascent begins from the inputs and outputs, further `restarts` from the
-    identity in random orders; the best wins. Tensors that one model lacks, or that have another shape on an axis
-    without symmetry (another task's head), are left out.
+    Never worse than the identity. The first ascent begins from the inputs and outputs, others from the identity: the
+    second with the heaviest families first, further ones in random orders; the best wins. Tensors that one model lacks,
+    or that have another shape on an axis without symmetry (another task's head), are left out.
 
+    :param restarts: ascents; None: a second only where the first leaves the models unlike and a sweep costs little;
+        one that ends below the identity is always followed by a second
     :param max_visits: bound on the families visited in one ascent
     :param time_budget_seconds: when it is spent the best so far is returned
     :param threads: families matched at the same time
@@ -88,24 +97,40 @@ def match(
     )
     deadline = clock() + time_budget_seconds
     generator = np.random.default_rng(seed)
-    reached = pair.objective(pair.orders(best))
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for restart in range(restarts):
-            ascent = _Ascent(pair, families, identity(spec))
-            ascent.limit(max_visits, lambda: clock() >= deadline, progress)
-            if restart == 0:
-                ascent.spread(pool)
-                if ascent.finished():
-                    return ascent.permutations
-                if ascent.objective() < reached:
-                    ascent.start_from(identity(spec))
-            ascent.climb(pool, generator)
-            objective = ascent.objective()
-            if objective > reached:
-                best, reached = ascent.permutations, objective
+        first = _Ascent(pair, families, identity(spec))
+        first.limit(max_visits, lambda: clock() >= deadline, progress)
+        first.spread(pool)
+        if first.finished():
+            return first.permutations
+        first.climb(pool, generator)
+        before, after = pair.products(pair.orders(best)), first.products()
+        reached = max(sum(before.values()), sum(after.values()))
+        worse = sum(after.values()) < reached
+        if not worse:
+            best = first.permutations
+        again = worse or (_work(families, shapes) <= _CHEAP and not pair.alike(after))
+        ascents = (2 if again else 1) if restarts is None else max(restarts, 2 if worse else 1)
+        del first
+        for restart in range(1, ascents):
             if clock() >= deadline:
                 break
+            ascent = _Ascent(pair, families, identity(spec))
+            ascent.limit(max_visits, lambda: clock() >= deadline, progress)
+            ascent.climb(pool, generator, heaviest_first=restart == 1)
+            objective = sum(ascent.products().values())
+            if objective > reached:
+                best, reached = ascent.permutations, objective
     return {name: best[name].clone() for name in best}
+
+
+def _work(families: Sequence[Family], shapes: Mapping[str, Sequence[int]]) -> float:
+    """Multiplications of one sweep over all families."""
+    return sum(
+        math.prod(shapes[part.tensor]) * len(part.places) / family.classes[0].blocks
+        for family in families
+        for part in family.parts
+    )
 
 
 def _check_widths(spec: PermutationSpec, buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor]) -> None:
@@ -128,8 +153,17 @@ def _prepared(
     prepared = {name: tensors[name].detach().to(device, torch.float32).contiguous() for name in names}
     for name, tensor in prepared.items():
         if not torch.isfinite(torch.linalg.vector_norm(tensor)):
-            raise BadSnapshot(f"{name} of the {whose}'s model holds NaN or infinite weights, which cannot be aligned")
+            wrong = (
+                "weights too large for float32 products"
+                if tensors[name].isfinite().all()
+                else "NaN or infinite weights"
+            )
+            raise BadSnapshot(f"{name} of the {whose}'s model holds {wrong}, so it cannot be aligned")
     return prepared
+
+
+def _done(work: Callable[[], _Chosen]) -> _Chosen:
+    return work()
 
 
 class _Ascent:
@@ -166,9 +200,9 @@ class _Ascent:
         self.permutations = dict(permutations)
         self._orders: dict[tuple[str, int], Tensor] = self._pair.orders(self.permutations)
 
-    def objective(self) -> float:
-        """See `Pair.objective`."""
-        return self._pair.objective(self._orders)
+    def products(self) -> dict[str, float]:
+        """See `Pair.products`."""
+        return self._pair.products(self._orders)
 
     def finished(self) -> bool:
         """Whether the models are equal under the permutations, so that nothing can be better."""
@@ -185,11 +219,17 @@ class _Ascent:
             self._visit(step, pool, waiting)
             waiting -= set(step)
 
-    def climb(self, pool: ThreadPoolExecutor, generator: np.random.Generator) -> None:
-        """Visits families in random orders until none can rise."""
+    def climb(self, pool: ThreadPoolExecutor, generator: np.random.Generator, *, heaviest_first: bool = False) -> None:
+        """Visits families in random orders until none can rise; the first order may be by weight.
+
+        Of two unlike models a family that lies on much gains most where the others are not yet fitted to its old place.
+        """
         waiting = set(range(len(self._families)))
         while waiting:
             order: list[int] = generator.permutation(sorted(waiting)).tolist()
+            if heaviest_first:
+                order.sort(key=lambda place: -sum(self._pair.bounds[name] for name in self._families[place].tensors))
+                heaviest_first = False
             while order:
                 if self._over(len(waiting)):
                     return
@@ -225,9 +265,12 @@ class _Ascent:
     def _visit(self, step: Sequence[int], pool: ThreadPoolExecutor, waiting: set[int] | None) -> list[int]:
         """Matches families at the same time; which of them changed."""
         decided = [None if waiting is None else self._decided(place, waiting) for place in step]
-        results = (
-            list(pool.map(self._improved, step, decided)) if len(step) > 1 else [self._improved(step[0], decided[0])]
-        )
+        begun = [self._begun(place, tensors) for place, tensors in zip(step, decided, strict=True)]
+        chosen = list(pool.map(_done, begun)) if len(step) > 1 else [_done(begun[0])]
+        results = [
+            self._accepted(place, tensors, *choice)
+            for place, tensors, choice in zip(step, decided, chosen, strict=True)
+        ]
         self._visits += len(step)
         changed = []
         for place, found in zip(step, results, strict=True):
@@ -237,48 +280,68 @@ class _Ascent:
                 changed.append(place)
         return changed
 
-    def _improved(self, place: int, decided: set[str] | None) -> dict[str, Tensor] | None:
-        """The family's better permutations, or None. With `decided`: the best by these tensors alone."""
+    def _begun(self, place: int, decided: set[str] | None) -> Callable[[], _Chosen]:
+        """The family's products, made here by torch's own threads; what is left needs one thread.
+
+        With `decided`: by these tensors alone.
+        """
         family, similarity = self._families[place], self._similarities[place]
         if family.simple:
-            found, clear = self._assigned(place, similarity, decided or None)
-        else:
-            names = [group.name for group in family.classes]
-            current = as_choice(family.classes, {name: self.permutations[name].numpy() for name in names})
-            similarity.update(self._orders, decided or None)
-            matrices = [matrix[0].cpu().numpy() for matrix in similarity.matrices]
+            return self._assignment(place, similarity, decided or None)
+        names = [group.name for group in family.classes]
+        shapes = {name: self.permutations[name].shape for name in names}
+        current = as_choice(family.classes, {name: self.permutations[name].numpy() for name in names})
+        similarity.update(self._orders, decided or None)
+        matrices = [matrix[0].cpu().numpy() for matrix in similarity.matrices]
+
+        def solved() -> _Chosen:
             choice = solve(family, matrices, current)
-            found = {name: torch.from_numpy(choice[name]).reshape(self.permutations[name].shape) for name in names}
-            clear = False
+            return {name: torch.from_numpy(choice[name]).reshape(shapes[name]) for name in names}, None
+
+        return solved
+
+    def _accepted(
+        self, place: int, decided: set[str] | None, found: dict[str, Tensor], rise: float | None
+    ) -> dict[str, Tensor] | None:
+        """What was found if it is other than what is there, and better where all tensors were looked at."""
         if all(torch.equal(self.permutations[name], indices) for name, indices in found.items()):
             return None
-        if decided is None and (self._itself[place] or not clear) and not self._rises(family, found):
-            return None
-        return found
+        if decided is not None:
+            return found
+        if rise is not None and not self._itself[place] and not _NOISE < rise < _CLEAR:
+            return found if rise >= _CLEAR else None
+        return found if self._rises(self._families[place], found) else None
 
-    def _assigned(self, place: int, similarity: Similarity, decided: set[str] | None) -> tuple[dict[str, Tensor], bool]:
-        """The best permutations of a class's blocks, and whether they are clearly better than the present ones."""
+    def _assignment(self, place: int, similarity: Similarity, decided: set[str] | None) -> Callable[[], _Chosen]:
+        """Finds the best permutations of a class's blocks and the relative rise that float32 sums show."""
         group = self._families[place].classes[0]
+        shape = self.permutations[group.name].shape
         current = self.permutations[group.name].reshape(group.blocks, group.size)
         for share in _SHARES:
             similarity.update(self._orders, decided, share)
             favourites = similarity.matrices[0].argmax(2).cpu()
-            if all(len(torch.unique(block)) == group.size for block in favourites) and similarity.settled(
-                self._orders, favourites, decided
+            # The first sweep needs no proof: random rows never all prefer different ones, and the climb looks again.
+            if all(len(torch.unique(block)) == group.size for block in favourites) and (
+                (decided is not None and share > 0.0) or similarity.settled(self._orders, favourites)
             ):
-                return {group.name: favourites.reshape(self.permutations[group.name].shape)}, False
+                settled: _Chosen = ({group.name: favourites.reshape(shape)}, None)
+                return lambda: settled
         similarity.update(self._orders, decided)
         scores = similarity.matrices[0] if len(similarity.matrices) == 1 else torch.stack(similarity.matrices).sum(0)
         if not torch.isfinite(scores.sum()):
             raise BadSnapshot("the weights are too large for a float32 inner product, so they cannot be aligned")
-        chosen = [
-            torch.from_numpy(assigner.best(block, indices.numpy()))
-            for assigner, block, indices in zip(self._assigners[place], scores, current, strict=True)
-        ]
-        new = torch.stack(chosen)
-        before, after = (scores.gather(2, order[..., None].to(scores.device)).double() for order in (current, new))
-        clear = float((after - before).sum()) > _CLEAR * float(before.abs().sum() + after.abs().sum())
-        return {group.name: new.reshape(self.permutations[group.name].shape)}, clear
+
+        def assigned() -> _Chosen:
+            chosen = [
+                torch.from_numpy(assigner.best(block, indices.numpy()))
+                for assigner, block, indices in zip(self._assigners[place], scores, current, strict=True)
+            ]
+            new = torch.stack(chosen)
+            before, after = (scores.gather(2, order[..., None].to(scores.device)).double() for order in (current, new))
+            size = float(before.abs().sum() + after.abs().sum())
+            return {group.name: new.reshape(shape)}, float((after - before).sum()) / (size or 1.0)
+
+        return assigned
 
     def _rises(self, family: Family, found: Mapping[str, Tensor]) -> bool:
         """Whether the true objective rises, in float64, summed over what changes."""

@@ -21,6 +21,8 @@ Orders = Mapping[tuple[str, int], Tensor]
 
 _CHUNK = 1 << 17
 """Numbers taken to float64 at a time: they stay in the cache."""
+_ALIKE = 0.5
+"""Cosine of the weights from which the models are taken to share a past."""
 
 
 class Pair:
@@ -41,9 +43,14 @@ class Pair:
         """Whether the permuted seller is the buyer: no permutation does better."""
         return all(torch.equal(self.buyer[name], self._ordered(self.seller[name], name, orders)) for name in self.buyer)
 
-    def objective(self, orders: Orders) -> float:
-        """Sum over all tensors of the inner product of the buyer's and the permuted seller's weights, in float64."""
-        return sum(self.inner_product(name, orders) for name in self.buyer)
+    def products(self, orders: Orders) -> dict[str, float]:
+        """Tensor -> inner product of the buyer's and the permuted seller's weights, in float64."""
+        return {name: self.inner_product(name, orders) for name in self.buyer}
+
+    def alike(self, products: Mapping[str, float]) -> bool:
+        """Whether matrices and kernels are more alike than those of models that were trained apart."""
+        names = [name for name, tensor in self.buyer.items() if tensor.ndim > 1]
+        return sum(products[name] for name in names) >= _ALIKE * sum(self.bounds[name] for name in names)
 
     def orders(
         self, permutations: Permutations, keys: Iterable[tuple[str, int]] | None = None
@@ -95,6 +102,7 @@ class Similarity:
         self._pair, self._family = pair, family
         self._blocks = [family.classes[0].blocks if family.simple else 1 for _ in family.patterns]
         self._seen: dict[Part, dict[int, Tensor]] = {}
+        self._norms: dict[Part, list[Tensor]] = {}
         device = next(iter(pair.buyer.values())).device
         self.matrices = []
         for place, pattern in enumerate(family.patterns):
@@ -122,7 +130,7 @@ class Similarity:
                 self.matrices[part.pattern].baddbmm_(buyer, seller.mT)
             self._seen[part] = self._others(part, orders)
 
-    def settled(self, orders: Orders, chosen: Tensor, decided: Container[str] | None = None) -> bool:
+    def settled(self, orders: Orders, chosen: Tensor) -> bool:
         """Whether `chosen` is each unit's best whatever the products would say of all that changed.
 
         Without them: no product of two rows is larger than that of their norms (Cauchy, Schwarz). For one class only.
@@ -135,9 +143,14 @@ class Similarity:
             return False  # seldom provable then
         reached = upper.gather(2, picks)
         upper = upper.clone()
-        for part in self._open(decided):
+        for part in self._open(None):
+            whole = part not in self._seen
             for buyer, seller in self._pending(part, orders):
-                norms = [torch.linalg.vector_norm(rows, dim=2, keepdim=True) for rows in (buyer, seller)]
+                norms = self._norms.get(part) if whole else None  # whole rows: the same in every order of the rest
+                if norms is None:
+                    norms = [torch.linalg.vector_norm(rows, dim=2, keepdim=True) for rows in (buyer, seller)]
+                if whole:
+                    self._norms[part] = norms
                 upper.baddbmm_(norms[0], norms[1].mT)
                 picked = torch.stack([rows[order] for rows, order in zip(seller, picks[..., 0], strict=True)])
                 reached = reached + torch.linalg.vecdot(buyer, picked)[..., None]

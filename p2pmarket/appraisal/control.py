@@ -8,7 +8,7 @@ learning), and as much room as the seller gives.
 
 What the seller has in common with the buyer, its projection on the buyer's values tensor by tensor, the buyer knows
 already; the rest is what the seller could add. In the control the rest is shuffled within each tensor: the same numbers
-at the same distance, and no knowledge (as in a permutation test). docs/decisions/0008-learned-coefficients.md
+at the same distance, and no knowledge (as in a permutation test). docs/decisions/0009-merit-instead-of-a-gate.md
 """
 
 from __future__ import annotations

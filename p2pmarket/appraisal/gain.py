@@ -34,7 +34,7 @@ def paired_gain(before: Tensor, after: Tensor, confidence: float) -> Gain:
     """Student's t interval of the mean of `before - after`, two tensors (samples,) of losses of the same samples.
 
     With a few hundred samples and the skewed differences of cross entropy it covers within 2 points of `confidence`
-    (tests/appraisal/test_gain.py).
+    (tests/appraisal/test_rules.py).
     """
     differences = (before - after).to(torch.float64)
     count = differences.numel()

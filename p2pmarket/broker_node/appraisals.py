@@ -206,7 +206,7 @@ class Appraisals:
 
     def _told(self, db: sqlite3.Connection, member: Submission, findings: Sequence[Finding]) -> list[Finding]:
         """The findings as coarse as the terms have them; what the agent was told so far is kept."""
-        data = self._appraiser.digest_of_data(member.task)
+        data = self._appraiser.data[member.task]
         state = self._book.told(db, member.agent, member.task, data)
         task = self._terms.task(member.task)
         told, state = as_told(

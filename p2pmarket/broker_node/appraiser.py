@@ -51,6 +51,8 @@ class Finding:
     buyer: Submission
     seller: Submission
     delivery: bytes
+    data: bytes
+    """Digest of the validation data."""
     after: bytes | None
     """The trade that this one continues."""
     result: Appraisal
@@ -84,6 +86,7 @@ class Finding:
             metric_before=result.metric_before,
             metric_after=result.metric_after,
             samples=result.samples,
+            data=self.data,
             weight=result.alpha,
             granularity=result.plan.granularity if sold else "none",
             alignment=result.alignment if sold else "identity",
@@ -122,6 +125,8 @@ class Appraiser:
         self._merges: dict[tuple[bytes, bytes], tuple[Permutations | None, MergePlan]] = {}
         """(buyer's snapshot, seller's snapshot) -> how the pair is merged: it serves the pair's other direction."""
         self.schemas = {task: bench.schema for task, bench in benches.items()}
+        self.data = {task: bench.validation.digest for task, bench in benches.items()}
+        """For each task the digest of its validation data and their split."""
         self.workers = min(len(bench.evaluators) for bench in benches.values())
         """Appraisals that can run at a time."""
         self._scouting = {
@@ -194,10 +199,6 @@ class Appraiser:
                 chosen.update(scouting.shortlist(of_task, path_of, limit))
         return chosen
 
-    def digest_of_data(self, task: str) -> bytes:
-        """Says which data a task's gains are measured on."""
-        return self._benches[task].validation.digest
-
     def digest(self, path: Path) -> bytes:
         """Digest of a packed delivery."""
         return digest_of(read_manifest(path))
@@ -258,6 +259,7 @@ class Appraiser:
             buyer=buyer,
             seller=seller,
             delivery=delivery,
+            data=bench.validation.digest,
             after=None if upon is None else upon[0],
             # The tensors are on disk now; a round's findings must not hold them all in memory.
             result=dataclasses.replace(result, delivered={}),

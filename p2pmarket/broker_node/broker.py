@@ -87,6 +87,7 @@ class Broker:
             keyring=keyring,
             terms=terms,
             schemas=appraiser.schemas,
+            data=appraiser.data,
             ledger=ledger,
             book=self._book,
             clearing=self._clearing,

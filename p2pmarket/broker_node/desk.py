@@ -106,6 +106,7 @@ class Desk:
         keyring: Keyring,
         terms: MarketTerms,
         schemas: Mapping[str, Schema],
+        data: Mapping[str, bytes],
         ledger: LedgerThread,
         book: Book,
         clearing: Clearing,
@@ -129,6 +130,7 @@ class Desk:
             BalanceRequest.TYPE: self._balance,
             OffersRequest.TYPE: self._offers,
         }
+        self._data = tuple(data[task.name] for task in terms.tasks)
         self._sign_schemas(schemas)
 
     async def answer(self, peer: str, data: bytes) -> bytes:
@@ -198,6 +200,7 @@ class Desk:
                 terms=self._signed_terms,
                 schemas=self._schemas,
                 schema_of_task=self._schema_of_task,
+                data_of_task=self._data,
                 keys=self._keyring.statement,
                 balance=balance,
                 broker_ms=now_ms,

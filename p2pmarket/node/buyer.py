@@ -130,6 +130,9 @@ class Buyer:
         :raises Refused: it refused in a way that leaves a bid open, or a delivery that was paid for is lost
         """
         reports = tuple(verify(data, GainReport, signer=joined.broker) for data in appraisal.reports)
+        for report in reports:
+            if report.data != joined.data.get(report.task):
+                raise BadSnapshot("the broker measured on other validation data than it committed to; trade elsewhere")
         late = await self._late_delivery(joined, reports)
         if late is not None:
             await self._decline(joined, reports)

@@ -86,6 +86,8 @@ class Joined:
         self.broker = broker
         self.terms: MarketTerms = verify(welcome.terms, MarketTerms, signer=broker)
         self._schemas = self._schemas_of_tasks(welcome)
+        self.data: dict[str, bytes] = dict(zip(self._schemas, welcome.data_of_task, strict=False))
+        """Task -> digest of the broker's validation data: what its reports must name."""
         self.keys: KeyStatement = verify_statement(welcome.keys, peer=broker, now_ms=now_ms)
         self.balance = welcome.balance
         """Micro-credits on the agent's account, as last heard."""
@@ -105,9 +107,10 @@ class Joined:
     def _schemas_of_tasks(self, welcome: Welcome) -> dict[str, Schema]:
         schemas = [verify(data, Schema, signer=self.broker) for data in welcome.schemas]
         names = [task.name for task in self.terms.tasks]
-        if len(names) != len(welcome.schema_of_task) or max(welcome.schema_of_task) >= len(schemas):
+        indices = welcome.schema_of_task
+        if not len(names) == len(indices) == len(welcome.data_of_task) or max(indices) >= len(schemas):
             raise MalformedMessage("the broker's welcome does not say which model each of its tasks has")
-        return {name: schemas[index] for name, index in zip(names, welcome.schema_of_task, strict=True)}
+        return {name: schemas[index] for name, index in zip(names, indices, strict=True)}
 
     def note_balance(self, balance: int, settled_ms: int) -> None:
         """Takes the balance that a settlement left, by the broker's clock; one that is told late is passed over."""

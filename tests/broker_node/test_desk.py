@@ -33,6 +33,7 @@ def desk_for(tensors: int, folder: Path) -> Desk:
         keyring=Keyring.open(folder / "keys", identity, now_ms),
         terms=TERMS,
         schemas={"task": Schema(tuple(TensorSpec(name, (4, 4), "float32") for name in names))},
+        data={"task": b"d" * 32},
         ledger=unused,
         book=unused,
         clearing=unused,

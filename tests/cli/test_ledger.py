@@ -34,7 +34,8 @@ def state(tmp_path: Path) -> Path:
         TRADE, "digits", AGENT.peer_id, SELLER.peer_id, "all", b"b" * 32, SNAPSHOT, DELIVERY,
         loss_before=1.0, loss_after=0.75, gain=0.25, gain_low=0.2, gain_high=0.3,
         merit=0.125, merit_low=0.1, merit_high=0.15, confidence=0.95,
-        metric_before=50.0, metric_after=60.0, samples=100, weight=0.5, granularity="model", alignment="identity",
+        metric_before=50.0, metric_after=60.0, samples=100, data=b"v" * 32,
+        weight=0.5, granularity="model", alignment="identity",
         after=None, left_out=(), reason="", classes=(), groups=(), tasks=(), expires_ms=later,
     )  # fmt: skip
     bid = Bid(b"1" * 16, "digits", broker.peer_id, TRADE, DELIVERY, 3 * CREDIT, later)

@@ -41,7 +41,8 @@ def report_on(bench: Bench, trade: bytes, **changes: object) -> bytes:
         trade, "digits", row.buyer, row.seller, "digits", row.buyer_snapshot, row.seller_snapshot, row.delivery,
         loss_before=0.5, loss_after=0.3, gain=0.2, gain_low=0.1, gain_high=0.3,
         merit=0.1, merit_low=0.05, merit_high=0.15, confidence=0.95,
-        metric_before=0.8, metric_after=0.9, samples=100, weight=0.5, granularity="model", alignment="weights",
+        metric_before=0.8, metric_after=0.9, samples=100, data=b"v" * 32,
+        weight=0.5, granularity="model", alignment="weights",
         after=None, left_out=(), reason="", classes=(), groups=(), tasks=(), expires_ms=bench.clock() + HOUR_MS,
     )  # fmt: skip
     return sign(bench.broker, dataclasses.replace(report, **changes))  # type: ignore[arg-type]

@@ -203,7 +203,7 @@ async def test_reports_come_in_steps_and_what_was_told_is_kept(open_market: Open
         assert report.gain > 0 and report.gain / step == pytest.approx(round(report.gain / step))
         assert report.classes == () and report.groups == (), "they would be finer than the steps"
         agent = market.agent("left").peer_id
-        data = market._appraiser.digest_of_data("blobs")
+        data = market._appraiser.data["blobs"]
         book = market.running.broker._book
         told = await market.running.ledger.inside(lambda db: book.told(db, agent, "blobs", data))
         assert told.loss == report.loss_before
