@@ -1,7 +1,7 @@
-"""Random modules of the usual shapes and their permutation symmetries, written for the benchmarks alone.
+"""Random modules of the usual shapes, written for the benchmarks alone.
 
-No weights are loaded and nothing is trained: the figures are about shapes and sizes. A spec comes as a list of classes;
-`simple` keeps those that a plain weight matcher can express, which permute whole axes.
+No weights are loaded and nothing is trained: the figures are about shapes and sizes. `simple` keeps the classes of a
+spec that a plain weight matcher can express, which permute whole axes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from p2pmarket.permutation import Axis, PermutationClass, PermutationSpec
+from p2pmarket.permutation import PermutationSpec
 
 
 class Bottleneck(nn.Module):
@@ -123,83 +123,6 @@ class Gpt(nn.Module):
         return outputs
 
 
-class _Members:
-    """Collects the members of classes by name."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, list[Axis]] = {}
-
-    def add(self, group: str, *members: Axis) -> None:
-        self.found.setdefault(group, []).extend(members)
-
-    def conv(self, name: str, rows: str | None, columns: str | None, norm: str = "") -> None:
-        if columns:
-            self.add(columns, Axis(f"{name}.weight", 1))
-        if rows:
-            self.add(rows, Axis(f"{name}.weight", 0))
-            if norm:
-                parts = ("weight", "bias", "running_mean", "running_var")
-                self.add(rows, *(Axis(f"{norm}.{part}", 0) for part in parts))
-
-
-def resnet_spec(model: ResNet50) -> PermutationSpec:
-    """The stream of each stage and the two inner widths of each bottleneck."""
-    members = _Members()
-    stream = "stem"
-    members.conv("stem", stream, None, "norm")
-    for place, stage in enumerate(model.stages):
-        for number, block in enumerate(stage):  # type: ignore[arg-type]
-            path = f"stages.{place}.{number}"
-            before = stream
-            members.conv(f"{path}.conv1", f"{path}.first", before, f"{path}.norm1")
-            members.conv(f"{path}.conv2", f"{path}.second", f"{path}.first", f"{path}.norm2")
-            if block.project is not None:
-                stream = f"stages.{place}"
-                members.conv(f"{path}.project", stream, before, f"{path}.project_norm")
-            members.conv(f"{path}.conv3", stream, f"{path}.second", f"{path}.norm3")
-    members.add(stream, Axis("head.weight", 1))
-    return _spec(model, members)
-
-
-def transformer_spec(model: Vit | Gpt) -> PermutationSpec:
-    """The residual stream, heads with their keys and values, and the inner width of each MLP."""
-    members = _Members()
-    if isinstance(model, Vit):
-        members.add("stream", Axis("patches.weight", 0), Axis("patches.bias", 0), Axis("token", 2), Axis("places", 2))
-    else:
-        members.add("stream", Axis("words.weight", 1), Axis("places.weight", 1))
-    members.add("stream", Axis("norm.weight", 0), Axis("norm.bias", 0))
-    if isinstance(model, Vit):  # a tied head is the words' tensor once more
-        members.add("stream", Axis("head.weight", 1))
-    else:
-        members.add("stream", Axis("head.weight", 1))
-    width = model.norm.weight.numel()
-    blocks: list[PermutationClass] = []
-    for place, block in enumerate(model.blocks):
-        assert isinstance(block, Block)
-        path, size = f"blocks.{place}", width // block.heads
-        for norm in ("norm1", "norm2"):
-            members.add("stream", Axis(f"{path}.{norm}.weight", 0), Axis(f"{path}.{norm}.bias", 0))
-        members.add("stream", Axis(f"{path}.qkv.weight", 1), Axis(f"{path}.out.weight", 0), Axis(f"{path}.out.bias", 0))
-        members.add(
-            "stream", Axis(f"{path}.up.weight", 1), Axis(f"{path}.down.weight", 0), Axis(f"{path}.down.bias", 0)
-        )
-        inner = (Axis(f"{path}.up.weight", 0), Axis(f"{path}.up.bias", 0), Axis(f"{path}.down.weight", 1))
-        qkv = (f"{path}.qkv.weight", f"{path}.qkv.bias")
-        out = f"{path}.out.weight"
-        starts = (0, width, 2 * width)
-        heads = (*(Axis(name, 0, start, 1, size) for name in qkv for start in starts), Axis(out, 1, 0, 1, size))
-        keys = tuple(Axis(name, 0, start, block.heads) for name in qkv for start in starts[:2])
-        values = (*(Axis(name, 0, starts[2], block.heads) for name in qkv), Axis(out, 1, 0, block.heads))
-        blocks += [
-            PermutationClass(f"{path}.inner", block.up.out_features, inner),
-            PermutationClass(f"{path}.heads", block.heads, heads),
-            PermutationClass(f"{path}.keys", size, keys, block.heads, f"{path}.heads"),
-            PermutationClass(f"{path}.values", size, values, block.heads, f"{path}.heads"),
-        ]
-    return PermutationSpec((PermutationClass("stream", width, tuple(members.found["stream"])), *blocks))
-
-
 def simple(spec: PermutationSpec) -> PermutationSpec:
     """The classes that permute whole axes, each by itself."""
     return PermutationSpec(
@@ -209,15 +132,5 @@ def simple(spec: PermutationSpec) -> PermutationSpec:
             if group.blocks == 1
             and not group.within
             and all((member.start, member.outer, member.inner) == (0, 1, 1) for member in group.members)
-        )
-    )
-
-
-def _spec(model: nn.Module, members: _Members) -> PermutationSpec:
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    return PermutationSpec(
-        tuple(
-            PermutationClass(group, shapes[axes[0].tensor][axes[0].axis], tuple(axes))
-            for group, axes in members.found.items()
         )
     )
