@@ -86,6 +86,10 @@ class MarketTerms(Record):
     """Of the interval around a reported gain."""
     coefficients: Annotated[str, OneOf(COEFFICIENTS)]
     """The finest that a merge may have; auto: as fine as the validation data allows."""
+    activations: bool
+    """Whether units are also matched by what they answer to SELECT's inputs, and the better alignment wins."""
+    repair: bool
+    """Whether merges get REPAIR's statistics: for deep models without normalisation."""
     max_chain: Annotated[int, Bound(1, 8)]
     """Purchases upon one another that are appraised for one submission."""
     report_steps: Annotated[int, Bound(0, 65536)]
@@ -168,6 +172,8 @@ _SECTIONS: dict[str, dict[str, object]] = {
     },
     "appraisal": {
         "coefficients": "auto",
+        "activations": False,
+        "repair": False,
         "max_chain": 3,
         "report_steps": 0,
         "tell_classes": False,
@@ -248,6 +254,8 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
             delivery_zstd=trade["delivery_zstd"],
             confidence=trade["confidence"],
             coefficients=appraisal["coefficients"],
+            activations=appraisal["activations"],
+            repair=appraisal["repair"],
             max_chain=appraisal["max_chain"],
             report_steps=appraisal["report_steps"],
             tell_classes=appraisal["tell_classes"],

@@ -40,7 +40,7 @@ class Appraisal:
     """Purchased weight: the seller's portion, 0 ... 1; the mean over all numbers bought where there are many
     coefficients. 0: no merge helps, and nothing would be delivered."""
     alignment: str
-    """Which alignment won on SELECT: "identity" or "weights"."""
+    """Which alignment won on SELECT: "identity", "weights" or "activations"."""
     plan: MergePlan
     """What was found on SELECT, whether or not it is a purchase."""
     loss_before: float
@@ -114,29 +114,33 @@ def appraise(
     confidence: float,
     seed: int,
     alignment: Permutations | None = None,
+    activations: Permutations | None = None,
     plan: MergePlan | None = None,
     granularity: str = "auto",
+    repair: bool = False,
     progress: Progress = lambda doing, done: None,
 ) -> Appraisal:
     """Appraises what `buyer` would gain from `seller`'s parameters. Equal inputs give equal results.
 
     `alignment` is `align_pair`'s, where the caller has it already; `plan` is `plan_merge`'s or `reverse`'s, made with
     that alignment. `encode_decode` is the delivery codec's round trip: what is measured is what the buyer will decode.
-    `granularity` is the finest that may be used; "auto" is what the data can bear.
+    `granularity` is the finest that may be used; "auto" is what the data can bear. `activations`
+    (`match_activations`'s) and `repair` are options of `plan_merge`; a plan has its own.
 
     :raises BadSnapshot: a value or a loss that is not finite
     :raises ModelError: model, spec, data, plan or codec do not fit the parameters
     """
     _check(buyer, "buyer")
     _check(seller, "seller")
-    bench = Bench(evaluator, validation, buyer, seller, tradable, seed=seed)
+    repair = repair if plan is None else plan.repair
+    bench = Bench(evaluator, validation, buyer, seller, tradable, seed=seed, repair=repair)
     before = bench.on_select(bench.buyer)
     if not math.isfinite(float(before.mean())):
         raise BadSnapshot("the buyer's parameters give a loss that is not a number on the validation data")
     progress("aligning", 0.0)
     if alignment is None:
         alignment = align_pair(spec, buyer, seller, seed=seed)
-    sellers = candidates(bench, spec, alignment, seller)
+    sellers = candidates(bench, spec, alignment, seller, activations)
     if plan is None:
         plan = choose(
             bench,

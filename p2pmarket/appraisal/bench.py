@@ -62,7 +62,8 @@ class Bench:
         self.free = tuple(name for name in self.names if name not in statistics_of(model))
         """What has a coefficient."""
         self._statistics = tuple(name for name in self.names if name not in self.free)
-        self._repair = repair
+        self.repair = repair
+        """Whether merges get REPAIR's statistics."""
         count = len(self._targets)
         learn = count - max(1, round(HELD_FRACTION * count))
         self._held = slice(learn, count)
@@ -100,7 +101,7 @@ class Bench:
         nothing = alpha == 0 if isinstance(alpha, float | int) else not any(map(torch.any, alpha.values()))
         if nothing:
             return tensors
-        if self._repair:
+        if self.repair:
             tensors = repair(self.evaluator.module, tensors, self.buyer, seller, alpha, inputs)
         if self._statistics:
             return self.evaluator.reset_statistics(tensors, inputs, self.names)
@@ -112,7 +113,7 @@ class Bench:
         BatchNorm's statistics come from a part of SELECT.
         """
         few = self._inputs[:STATISTICS_SAMPLES]
-        changed = self.names if self._repair else self._statistics
+        changed = self.names if self.repair else self._statistics
         known: dict[float, dict[str, Tensor]] = {}
 
         def at(alpha: float) -> dict[str, Tensor]:

@@ -48,6 +48,8 @@ class MergePlan:
     """The best single coefficient, whether or not more of them were better."""
     coefficients: Coefficients
     """For every tensor that is bought (without BatchNorm's statistics, which are computed anew)."""
+    repair: bool = False
+    """Whether the merge gets REPAIR's statistics."""
 
     def check_fits(self, shapes: Mapping[str, torch.Size], alignments: Collection[str]) -> None:
         """:raises ModelError: the plan is of other tensors than these, or needs an alignment that is not there"""
@@ -135,7 +137,7 @@ def choose(
         options["none"] = _constant(bench, "model", 0.0)
     learnable = _learnable(bench, granularity)
     if len(options) + len(learnable) == 1:
-        return MergePlan(label if plain != "none" else "identity", plain, found.alpha, options[plain])
+        return MergePlan(label if plain != "none" else "identity", plain, found.alpha, options[plain], bench.repair)
     progress("learning", 0.3)
     losses = {name: bench.on_held(seller, option) for name, option in options.items()}
     for fineness in learnable:
@@ -157,7 +159,7 @@ def choose(
     best = min(sorted(options, key=GRANULARITIES.index), key=lambda name: _finite(float(losses[name].mean())))
     if best == "none":
         label = "identity"
-    return MergePlan(label, best, found.alpha, options[best])
+    return MergePlan(label, best, found.alpha, options[best], bench.repair)
 
 
 def reverse(plan: MergePlan, spec: PermutationSpec | None, permutations: Permutations | None) -> MergePlan:
@@ -175,7 +177,7 @@ def reverse(plan: MergePlan, spec: PermutationSpec | None, permutations: Permuta
     constant = {float(value) for coefficient in turned.values() for value in coefficient.reshape(-1)[:1]}
     uniform = plan.granularity in ("none", "model")
     granularity = "none" if uniform and constant == {0.0} else "model" if uniform else plan.granularity
-    return MergePlan(plan.alignment, granularity, 1.0 - plan.alpha, turned)
+    return MergePlan(plan.alignment, granularity, 1.0 - plan.alpha, turned, plan.repair)
 
 
 def _rows_of(spec: PermutationSpec, rows: Collection[str]) -> PermutationSpec:

@@ -11,11 +11,12 @@ import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from p2pmarket import limits
-from p2pmarket.alignment import Permutations, PermutationSpec, inverse, verify_spec
+from p2pmarket.alignment import Permutations, PermutationSpec, inverse, match_activations, verify_spec
 from p2pmarket.appraisal.appraise import Appraisal, align_pair, appraise, gain_on
 from p2pmarket.appraisal.evaluator import Evaluator
 from p2pmarket.appraisal.gain import ClassGain
@@ -34,6 +35,8 @@ from p2pmarket.parameters.snapshot import take_snapshot
 from p2pmarket.parcel import Schema
 
 MERGES_KEPT = 64
+ACTIVATION_SAMPLES = 1024
+"""Of SELECT, at most, that units are matched on."""
 MOST_CLASSES, MOST_TASKS = 64, 16
 """Told in one report."""
 SELF_TEST_SAMPLES = 4
@@ -114,6 +117,23 @@ class TaskBench:
     schema: Schema
 
 
+class _Alignments(NamedTuple):
+    """What brings a seller to a buyer, by weights and by activations."""
+
+    weights: Permutations | None
+    activations: Permutations | None
+
+    def of(self, label: str) -> Permutations | None:
+        """The one that a plan names."""
+        return self.activations if label == "activations" else self.weights
+
+    def inverted(self, spec: PermutationSpec | None) -> _Alignments:
+        """What brings the buyer to the seller."""
+        if spec is None:
+            return self
+        return _Alignments(*(None if one is None else inverse(spec, one) for one in self))
+
+
 class Appraiser:
     """Appraises pairs of snapshots of one market."""
 
@@ -122,7 +142,7 @@ class Appraiser:
         self._terms = terms
         self._benches = benches
         self._seed = seed
-        self._merges: dict[tuple[bytes, bytes], tuple[Permutations | None, MergePlan]] = {}
+        self._merges: dict[tuple[bytes, bytes], tuple[_Alignments, MergePlan]] = {}
         """(buyer's snapshot, seller's snapshot) -> how the pair is merged: it serves the pair's other direction."""
         self.schemas = {task: bench.schema for task, bench in benches.items()}
         self.data = {task: bench.validation.digest for task, bench in benches.items()}
@@ -230,11 +250,9 @@ class Appraiser:
         theirs = unpack(seller_path, schema=self.schemas[seller.task])
         tradable = self._tradable(bench, buyer.request.buy_groups, seller.request.sell_groups)
         whole = upon is None and len(tradable) == len(bench.schema.tensors)
-        alignment, plan = self._known_merge(bench, buyer, seller) if whole else (None, None)
-        if alignment is None:
-            alignment = self._scouting[buyer.task].alignment(buyer, seller)
-        if alignment is None:
-            alignment = align_pair(bench.spec, ours, theirs, seed=self._seed)
+        aligned, plan = self._known_merge(bench, buyer, seller) if whole else (None, None)
+        if aligned is None:
+            aligned = self._align(bench, buyer, seller, ours, theirs, worker)
         result = appraise(
             bench.evaluators[worker],
             bench.validation,
@@ -245,13 +263,15 @@ class Appraiser:
             encode_decode=self._deliverable,
             confidence=self._terms.confidence,
             seed=self._seed,
-            alignment=alignment,
+            alignment=aligned.weights,
+            activations=aligned.activations,
             plan=plan,
             granularity=self._terms.coefficients,
+            repair=self._terms.repair,
             progress=progress,
         )
         if whole:
-            self._keep_merge(buyer, seller, alignment, result.plan)
+            self._keep_merge(buyer, seller, aligned, result.plan)
         delivery = self._pack(result.delivered, buyer, out) if result.delivered else NOTHING
         return Finding(
             trade=trade,
@@ -268,23 +288,40 @@ class Appraiser:
             tasks=self._on_other_tasks(buyer.task, ours, result, worker) if self._terms.tell_tasks else (),
         )
 
+    def _align(
+        self,
+        bench: TaskBench,
+        buyer: Submission,
+        seller: Submission,
+        ours: Mapping[str, Tensor],
+        theirs: Mapping[str, Tensor],
+        worker: int,
+    ) -> _Alignments:
+        # A chain's buyer is no longer its snapshot, but a merge stays in its buyer's frame: the alignment holds.
+        weights = self._scouting[buyer.task].alignment(buyer, seller)
+        if weights is None:
+            weights = align_pair(bench.spec, ours, theirs, seed=self._seed)
+        if bench.spec is None or not self._terms.activations:
+            return _Alignments(weights, None)
+        evaluator = bench.evaluators[worker]
+        inputs = bench.validation.select_inputs[:ACTIVATION_SAMPLES].to(evaluator.device)
+        own, other = evaluator.place(ours), evaluator.place(theirs)
+        found = match_activations(evaluator.module, bench.spec, own, other, (inputs,), start=weights)
+        return _Alignments(weights, found)
+
     def _known_merge(
         self, bench: TaskBench, buyer: Submission, seller: Submission
-    ) -> tuple[Permutations | None, MergePlan | None]:
+    ) -> tuple[_Alignments | None, MergePlan | None]:
         """The merge that the pair's other direction found, seen from this side; used once."""
-        if buyer.task != seller.task:
+        aligned, plan = self._merges.pop((seller.snapshot, buyer.snapshot), (None, None))
+        if aligned is None or plan is None or buyer.task != seller.task:
             return None, None
-        alignment, plan = self._merges.pop((seller.snapshot, buyer.snapshot), (None, None))
-        if plan is None or bench.spec is None or alignment is None:
-            return None, plan and reverse(plan, None, None)
-        return inverse(bench.spec, alignment), reverse(plan, bench.spec, alignment)
+        return aligned.inverted(bench.spec), reverse(plan, bench.spec, aligned.of(plan.alignment))
 
-    def _keep_merge(
-        self, buyer: Submission, seller: Submission, alignment: Permutations | None, plan: MergePlan
-    ) -> None:
+    def _keep_merge(self, buyer: Submission, seller: Submission, aligned: _Alignments, plan: MergePlan) -> None:
         if len(self._merges) >= MERGES_KEPT:
             self._merges.clear()
-        self._merges[buyer.snapshot, seller.snapshot] = (alignment, plan)
+        self._merges[buyer.snapshot, seller.snapshot] = (aligned, plan)
 
     def _tradable(self, bench: TaskBench, *restrictions: Sequence[str]) -> list[str]:
         """Names of what a purchase may change; each restriction names groups, or none for all."""

@@ -37,7 +37,7 @@ def terms(**changes: Any) -> MarketTerms:
     sections = {
         **dict.fromkeys(("name", "rounds", "round_agents", "round_timeout_seconds"), "market"),
         **dict.fromkeys(("tradable", "groups", "offer_codecs", "delivery_codec", "delivery_zstd"), "trade"),
-        **dict.fromkeys(("coefficients", "max_chain", "report_steps", "tell_classes", "tell_tasks"), "appraisal"),
+        **dict.fromkeys(("coefficients", "activations", "repair", "max_chain", "report_steps", "tell_classes", "tell_tasks"), "appraisal"),
         **dict.fromkeys(("opening_credit", "fee_percent"), "pricing"),
     }
     for key, value in changes.items():

@@ -258,3 +258,17 @@ async def test_the_event_loop_answers_while_a_large_pair_is_appraised(tmp_path: 
         await asyncio.gather(beating, return_exceptions=True)
     assert all(result.problem == "" and result.reports for result in results)
     assert max(waits) < 1.0, f"{max(waits):.2f} s of {took:.1f}"
+
+
+# ---- options --------------------------------------------------------------------------------------------------------
+
+
+async def test_activations_and_repair_serve_both_directions(open_market: OpenMarket) -> None:
+    async with open_market(activations=True, repair=True, coefficients="auto") as market:
+        ours, theirs = left(), right()
+        before = [accuracy(model) for model in (ours, theirs)]
+        results = await visits(market, {"left": ours, "right": theirs})
+        assert await market.problems() == ()
+    for result, model, was in zip(results.values(), (ours, theirs), before, strict=True):
+        assert result.problem == "" and result.reports[0].alignment in ("identity", "weights", "activations")
+        assert accuracy(model) > was
