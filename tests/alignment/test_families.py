@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
-from p2pmarket.alignment import Axis, PermutationClass, PermutationSpec, apply, inverse, match, verify_spec
+from p2pmarket.alignment import (
+    Axis,
+    PermutationClass,
+    PermutationSpec,
+    apply,
+    inverse,
+    match,
+    match_activations,
+    verify_spec,
+)
 
 Tensors = dict[str, torch.Tensor]
 WIDTH, HEADS, SIZE, INNER = 24, 4, 6, 40
@@ -109,12 +120,29 @@ def test_planted_heads_and_inner_units_are_found(groups: int, noise: float, rest
 
 
 def test_without_the_heads_the_inner_units_are_not_found() -> None:
-    """Negative control: keys and values alone cannot undo heads that moved."""
+    """Negative control: classes of keys and values alone cannot undo heads that moved."""
     spec, buyer, seller, undo = _pair(1, 0.0)
-    found = match(spec, buyer, seller, seed=1)
-    still = {**found, "blocks.0.groups": torch.arange(HEADS)}
     assert not torch.equal(undo["blocks.0.groups"], torch.arange(HEADS))
-    assert not torch.equal(apply(spec, still, seller)["blocks.0.q.weight"], buyer["blocks.0.q.weight"])
+    names = {group.name for group in spec.classes if not group.name.endswith("groups")}
+    headless = PermutationSpec(
+        tuple(dataclasses.replace(group, within=None) for group in spec.classes if group.name in names)
+    )
+    aligned = apply(headless, match(headless, buyer, seller, seed=1, restarts=3), seller)
+    assert not torch.equal(aligned["blocks.0.q.weight"], buyer["blocks.0.q.weight"])
+    whole = apply(spec, match(spec, buyer, seller, seed=1, restarts=3), seller)
+    assert torch.equal(whole["blocks.0.q.weight"], buyer["blocks.0.q.weight"])
+
+
+def test_activations_show_heads_and_what_is_inside_them() -> None:
+    spec, buyer, seller, undo = _pair(1, 0.0)
+    tokens = torch.randint(30, (60, 5), generator=torch.Generator().manual_seed(1))
+    found = match_activations(_Transformer(1), spec, buyer, seller, (tokens,))
+    assert all(torch.equal(found[name], undo[name]) for name in undo)
+    generator = torch.Generator().manual_seed(2)
+    fresh = {f"blocks.0.{name}.weight": torch.randn(WIDTH, WIDTH, generator=generator) for name in "qk"}
+    found = match_activations(_Transformer(1), spec, buyer, {**seller, **fresh}, (tokens,))
+    assert not torch.equal(found["blocks.0.keys"], undo["blocks.0.keys"])  # negative control: they show nothing now
+    assert torch.equal(found["blocks.0.values"], undo["blocks.0.values"])
 
 
 def test_random_pairs_only_rise_and_threads_change_nothing() -> None:

@@ -80,10 +80,57 @@ def test_equal_inputs_give_equal_permutations_and_no_generator_moves() -> None:
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
 
 
-def test_limits_hold() -> None:
-    spec, buyer, seller, _ = _pair(*MLP, noise=0.0)
-    found = match(spec, buyer, seller, seed=1, max_visits=0)
-    assert all(torch.equal(found[name], indices) for name, indices in identity(spec).items())
+@pytest.mark.parametrize("limit", ["max_visits", "time_budget_seconds"])
+def test_limits_hold_wherever_they_fall(limit: str) -> None:
+    """A pair with a shared past that a first sweep loses: whenever it is stopped the identity is still the measure."""
+    spec, buyer, _, _ = _pair(*MLP, noise=0.0)
+    generator = torch.Generator().manual_seed(2)
+    seller = {
+        name: tensor + 2.0 * tensor.std() * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in buyer.items()
+    }
+    reached = []
+    for bound in range(30):
+        ticks, seen = itertools.count(), [(0, 0)]
+        limits = {"max_visits": bound} if limit == "max_visits" else {"time_budget_seconds": float(bound)}
+        found = match(
+            spec,
+            buyer,
+            seller,
+            seed=1,
+            restarts=1,
+            clock=lambda ticks=ticks: float(next(ticks)),
+            progress=lambda visits, still_open, seen=seen: seen.append((visits, still_open)),
+            **limits,
+        )
+        reached.append(_objective(buyer, apply(spec, found, seller)))
+        assert max(visits for visits, _ in seen) <= (bound if limit == "max_visits" else 3 * bound)
+    assert reached[0] == pytest.approx(_objective(buyer, seller)) == pytest.approx(min(reached))
+    assert len({round(value, 6) for value in reached}) > 1 and reached[-1] > reached[0]
+
+
+def test_unlike_models_get_a_second_ascent_unasked() -> None:
+    """On some seeds it is the better one; models with a shared past need none."""
+    better = 0
+    for seed in range(6):
+        torch.manual_seed(seed)
+        first, second = (build_model(*MLP, False).state_dict() for _ in range(2))
+        spec = permutation_spec(*MLP, build_model(*MLP, False))
+        assert spec is not None
+        values = [
+            _objective(first, apply(spec, match(spec, first, second, seed=1, restarts=restarts), second))
+            for restarts in (1, 2, None)
+        ]
+        assert values[0] <= values[1] == values[2]
+        better += values[2] > values[0]
+    assert better > 0
+    spec, buyer, seller, _ = _pair(*MLP, noise=0.3)
+    counts = []
+    for restarts in (1, 2, None):
+        seen: list[int] = []
+        match(spec, buyer, seller, seed=1, restarts=restarts, progress=lambda *_, seen=seen: seen.append(1))
+        counts.append(len(seen))
+    assert counts[0] == counts[2] < counts[1]
 
 
 def test_one_class_is_solved_exactly() -> None:
@@ -146,6 +193,13 @@ def test_weights_that_are_not_finite_are_told(value: float, whose: str) -> None:
     bad["layers.1.weight"] = bad["layers.1.weight"].double()
     bad["layers.1.weight"][2, 3] = value
     with pytest.raises(BadSnapshot, match=f"layers.1.weight of the {whose}"):
+        match(spec, buyer, seller, seed=1)
+
+
+def test_finite_weights_beyond_float32_products_are_not_called_nan() -> None:
+    spec, buyer, seller, _ = _pair(*MLP, noise=0.0)
+    seller["layers.1.weight"][2, 3] = 1e20
+    with pytest.raises(BadSnapshot, match="layers.1.weight of the seller.* too large for float32 products"):
         match(spec, buyer, seller, seed=1)
 
 
