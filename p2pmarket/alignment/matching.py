@@ -55,7 +55,7 @@ def match(
     :param threads: families matched at the same time
     :param device: where the products are computed; assignments are solved on the CPU
     :raises ModelError: the spec does not fit the tensors, or the widths differ
-    :raises BadSnapshot: a weight is not a finite float32 number
+    :raises BadSnapshot: a weight is not a finite float32 number, or so large that its square is none
     """
     check_fits(spec, buyer)
     check_fits(spec, seller)
@@ -70,9 +70,8 @@ def match(
     best = identity(spec)
     if not families:
         return best
-    pair = Pair(
-        _prepared(buyer, names, "buyer", device), _prepared(seller, names, "seller", device), axes_of(spec, shapes)
-    )
+    pair = Pair(_prepared(buyer, names, device), _prepared(seller, names, device), axes_of(spec, shapes))
+    _check_finite(pair, buyer, seller)
     deadline = clock() + time_budget_seconds
     generator = np.random.default_rng(seed)
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
@@ -121,20 +120,18 @@ def _check_widths(spec: PermutationSpec, buyer: Mapping[str, Tensor], seller: Ma
             )
 
 
-def _prepared(
-    tensors: Mapping[str, Tensor], names: Sequence[str], whose: str, device: str | torch.device
-) -> dict[str, Tensor]:
-    """Float32 on the device; no copy where they are that already.
+def _prepared(tensors: Mapping[str, Tensor], names: Sequence[str], device: str | torch.device) -> dict[str, Tensor]:
+    """Float32 on the device; no copy where they are that already."""
+    return {name: tensors[name].detach().to(device, torch.float32).contiguous() for name in names}
 
-    :raises BadSnapshot: a weight is not a finite float32 number
-    """
-    prepared = {name: tensors[name].detach().to(device, torch.float32).contiguous() for name in names}
-    for name, tensor in prepared.items():
-        if not torch.isfinite(torch.linalg.vector_norm(tensor)):
-            wrong = (
-                "weights too large for float32 products"
-                if tensors[name].isfinite().all()
-                else "NaN or infinite weights"
-            )
-            raise BadSnapshot(f"{name} of the {whose}'s model holds {wrong}, so it cannot be aligned")
-    return prepared
+
+def _check_finite(pair: Pair, buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor]) -> None:
+    """:raises BadSnapshot: a weight is not a finite float32 number, or so large that its square is none"""
+    for name, bound in pair.bounds.items():
+        if math.isfinite(bound):
+            continue
+        for whose, given, used in (("buyer", buyer, pair.buyer), ("seller", seller, pair.seller)):
+            if not torch.linalg.vector_norm(used[name]).isfinite():
+                large = bool(given[name].isfinite().all())
+                wrong = "weights too large for float32 products" if large else "NaN or infinite weights"
+                raise BadSnapshot(f"{name} of the {whose}'s model holds {wrong}, so it cannot be aligned")
