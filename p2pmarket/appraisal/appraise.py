@@ -18,7 +18,7 @@ from p2pmarket.alignment import Permutations, PermutationSpec, match
 from p2pmarket.appraisal.bench import Bench
 from p2pmarket.appraisal.control import merged_with_control
 from p2pmarket.appraisal.evaluator import Evaluator
-from p2pmarket.appraisal.gain import NO_GAIN, ClassGain, TaskGain, measured_gain
+from p2pmarket.appraisal.gain import NO_GAIN, ClassGain, TaskGain, measured_gain, paired_gain
 from p2pmarket.appraisal.merging import Coefficients
 from p2pmarket.appraisal.plan import MergePlan, Progress, candidates, choose
 from p2pmarket.appraisal.validation import Validation
@@ -56,6 +56,8 @@ class Appraisal:
     The rest of the gain comes from the broker's data. It may be above the gain, or below 0."""
     merit_low: float
     merit_high: float
+    adds: bool
+    """Whether the merit is there on SELECT too, beyond chance: what a chain of purchases goes by."""
     confidence: float
     metric_before: float
     metric_after: float
@@ -158,12 +160,13 @@ def appraise(
         after = bench.on_select({**bench.buyer, **evaluator.place(delivered)})
         if not float(after.mean()) < float(before.mean()):
             reason, delivered = "the best merge found does not lower the loss", {}
-    control = bench.buyer
+    control, adds = bench.buyer, False
     if delivered:
         progress("comparing with a seller who knows nothing", 0.6)
         control = merged_with_control(bench, sellers[plan.alignment], plan.granularity, seed=seed)
+        adds = paired_gain(bench.on_select(control), after, confidence).low > 0
     progress("measuring", 0.9)
-    appraisal = _report(bench, plan, delivered, control, confidence, reason)
+    appraisal = dataclasses.replace(_report(bench, plan, delivered, control, confidence, reason), adds=adds)
     progress("done", 1.0)
     return appraisal
 
@@ -232,6 +235,7 @@ def _report(
         merit=merit.mean,
         merit_low=merit.low,
         merit_high=merit.high,
+        adds=False,
         confidence=confidence,
         metric_before=found.metric_before,
         metric_after=found.metric_after,

@@ -19,7 +19,6 @@ from torch import Tensor
 from p2pmarket.alignment import Permutations, PermutationSpec
 from p2pmarket.appraisal.appraise import Appraisal, Codec, appraise
 from p2pmarket.appraisal.evaluator import Evaluator
-from p2pmarket.appraisal.gain import paired_gain
 from p2pmarket.appraisal.validation import Validation
 
 Key = TypeVar("Key", bound=Hashable)
@@ -60,21 +59,16 @@ def greedy_soup(
 ) -> tuple[Step[Key], ...]:
     """The chain of purchases for `buyer`, the candidates taken in the order given (the most promising first).
 
-    A candidate joins where its appraisal delivers something and the lower limit of that delivery's paired gain on
-    SELECT is above zero; after `most` steps no more are tried. One appraisal a candidate tried. A step that REPORT
+    A candidate joins where it adds something on SELECT, beyond chance and beyond what a seller who knows nothing would
+    (`Appraisal.adds`); after `most` steps no more are tried. One appraisal a candidate tried. A step that REPORT
     does not confirm is told as it is, and it is for the buyer to buy the chain up to a step of its choice (a step is
     worth nothing without those before it).
 
     :param appraise_step: `appraise` with other settings bound
     :raises BadSnapshot, ModelError: as `appraise`
     """
-    data = validation.to(evaluator.device)
-
-    def on_select(tensors: Mapping[str, Tensor]) -> Tensor:
-        return evaluator.measure(evaluator.place(tensors), data.select_inputs, data.select_targets).losses
-
     steps: list[Step[Key]] = []
-    held, losses = dict(buyer), on_select(buyer)
+    held = dict(buyer)
     for candidate in candidates:
         if len(steps) >= most:
             break
@@ -90,12 +84,9 @@ def greedy_soup(
             seed=seed,
             alignment=candidate.alignment,
         )
-        if appraisal.delivered:
-            after = {**held, **appraisal.delivered}
-            after_losses = on_select(after)
-            if paired_gain(losses, after_losses, confidence).low > 0:
-                steps.append(Step(candidate.key, appraisal))
-                held, losses = after, after_losses
+        if appraisal.adds:
+            steps.append(Step(candidate.key, appraisal))
+            held = {**held, **appraisal.delivered}
     return tuple(steps)
 
 

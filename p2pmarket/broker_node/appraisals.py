@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from p2pmarket.appraisal.memory import OUT_OF_MEMORY
-from p2pmarket.broker_node.appraiser import NOTHING, Appraiser, Finding
+from p2pmarket.broker_node.appraiser import Appraiser, Finding
 from p2pmarket.broker_node.book import Book, Submission
 from p2pmarket.broker_node.clearing import Clearing
 from p2pmarket.broker_node.ledger_thread import LedgerThread
@@ -125,7 +125,7 @@ class Appraisals:
             if len(chain) >= self._terms.max_chain:
                 break
             upon = await self._appraise_pair(buyer, other.seller, upon=chain[-1])
-            if upon is not None and upon.delivery != NOTHING:  # chosen on SELECT; REPORT only says what it is worth
+            if upon is not None and upon.result.adds:  # chosen on SELECT; REPORT only says what it is worth
                 chain.append(upon)
             elif upon is not None:
                 await self._drop(upon.trade, "nothing-added")

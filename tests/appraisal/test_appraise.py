@@ -64,12 +64,20 @@ def test_what_is_delivered_is_what_was_measured(codec: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_random_weights_bring_nothing(seed: int) -> None:
+def test_random_weights_have_no_merit(seed: int) -> None:
+    """Hundreds of coefficients learn something from SELECT whatever they multiply; it is not the seller's."""
     appraisal = _appraise(trained(0, 1), untrained(seed))
-    assert appraisal.alpha == 0.0 or appraisal.low <= 0.0
+    assert appraisal.merit < 0.05 * max(appraisal.gain, 0.1)
 
 
-def test_a_seller_of_zeros_brings_nothing_though_the_merge_has_a_lower_loss() -> None:
+@pytest.mark.parametrize(("buyer", "seller"), [((0, 1), (5, 2)), ((5, 2), (0, 1)), ((0, 3), (5, 4))])
+def test_who_knows_what_the_buyer_does_not_has_merit(buyer: tuple[int, int], seller: tuple[int, int]) -> None:
+    appraisal = _appraise(trained(*buyer), trained(*seller))
+    assert appraisal.merit_low > 0 and appraisal.merit > 0.15 * appraisal.gain
+    assert appraisal.merit_low < appraisal.merit < appraisal.merit_high
+
+
+def test_a_seller_of_zeros_has_no_merit_though_the_merge_has_a_lower_loss() -> None:
     """The buyer, overconfident on the broker's classes, gets calmer by any smaller weights: no seller's merit."""
     buyer = trained(0, 1)
     evaluator, validation, _ = bench()
@@ -79,8 +87,10 @@ def test_a_seller_of_zeros_brings_nothing_though_the_merge_has_a_lower_loss() ->
         for tensors in (buyer, calmer)
     ]
     assert losses[1] < losses[0]
-    assert _appraise(buyer, {name: torch.zeros_like(tensor) for name, tensor in buyer.items()}).alpha == 0.0
-    assert _appraise(buyer, {name: -tensor for name, tensor in buyer.items()}).alpha == 0.0
+    for factor in (0.0, -1.0):
+        appraisal = _appraise(buyer, {name: factor * tensor for name, tensor in buyer.items()})
+        assert appraisal.gain > 0 and not appraisal.adds
+        assert abs(appraisal.merit) < 0.05 * appraisal.gain
 
 
 def test_a_seller_equal_to_the_buyer_brings_exactly_nothing() -> None:
@@ -100,13 +110,13 @@ def test_a_codec_that_loses_the_gain_is_no_purchase() -> None:
 
 
 def test_alignment_finds_a_seller_in_another_order() -> None:
-    """The seller's units shuffled: without alignment the merge is poor, with it nothing is lost."""
+    """The seller's units shuffled: without alignment one coefficient merges poorly, with it nothing is lost."""
     buyer, seller = trained(0, 1), trained(5, 2)
     _, _, spec = bench()
     generator = torch.Generator().manual_seed(3)
     shuffled = apply(spec, {n: torch.randperm(s, generator=generator) for n, s in spec.sizes.items()}, seller)
-    plain, other = _appraise(buyer, seller), _appraise(buyer, shuffled)
-    without = _appraise(buyer, shuffled, spec=None)
+    plain, other = (_appraise(buyer, each, granularity="model") for each in (seller, shuffled))
+    without = _appraise(buyer, shuffled, spec=None, granularity="model")
     assert other.alignment == "weights" and without.alignment == "identity"
     assert other.gain > without.gain
     assert other.gain == pytest.approx(plain.gain, rel=0.2)
@@ -298,10 +308,9 @@ def test_progress_is_told() -> None:
     _appraise(trained(0, 1), trained(5, 2), progress=lambda doing, done: told.append((doing, done)))
     assert [doing for doing, _ in told] == [
         "aligning",
-        "searching (identity)",
-        "searching (weights)",
+        "searching",
         "learning",
-        "comparing with the controls",
+        "comparing with a seller who knows nothing",
         "measuring",
         "done",
     ]
