@@ -37,7 +37,10 @@ def terms(**changes: Any) -> MarketTerms:
     sections = {
         **dict.fromkeys(("name", "rounds", "round_agents", "round_timeout_seconds"), "market"),
         **dict.fromkeys(("tradable", "groups", "offer_codecs", "delivery_codec", "delivery_zstd"), "trade"),
-        **dict.fromkeys(("coefficients", "activations", "repair", "max_chain", "report_steps", "tell_classes", "tell_tasks"), "appraisal"),
+        **dict.fromkeys(
+            ("coefficients", "activations", "repair", "max_chain", "report_steps", "tell_classes", "tell_tasks"),
+            "appraisal",
+        ),
         **dict.fromkeys(("opening_credit", "fee_percent"), "pricing"),
     }
     for key, value in changes.items():
@@ -73,6 +76,25 @@ def _trained(first_class: int, seed: int) -> tuple[nn.Module, dict[str, Any]]:
 def trained(first_class: int = 0, seed: int = 1) -> nn.Module:
     """A model of an organisation that has two of the classes and little of the others; a fresh copy each time."""
     return copy.deepcopy(_trained(first_class, seed)[0])
+
+
+@functools.cache
+def _specialist(classes: tuple[int, ...], seed: int) -> nn.Module:
+    data, random = blobs(1600, seed + 10), torch.Generator().manual_seed(seed)
+    mine = torch.isin(data.targets, torch.tensor(classes)) | (torch.rand(len(data), generator=random) < 0.02)
+    data, model = data.take(mine.nonzero()[:, 0]), untrained(1)
+    optimiser = optimiser_of(model)
+    for _ in range(3):
+        for batch in torch.randperm(len(data), generator=random).split(32):
+            optimiser.zero_grad()
+            functional.cross_entropy(model(data.inputs[batch]), data.targets[batch]).backward()
+            optimiser.step()
+    return model
+
+
+def specialist(*classes: int, seed: int) -> nn.Module:
+    """A model that knows these classes well and the others hardly; a fresh copy each time."""
+    return copy.deepcopy(_specialist(classes, seed))
 
 
 def left() -> nn.Module:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from market_examples import CREDIT, OpenMarket, accuracy, blobs, left, right, trained
+from market_examples import CREDIT, OpenMarket, accuracy, blobs, left, right, specialist, trained
 from torch import nn
 from torch.nn import functional
 
@@ -44,11 +44,11 @@ async def visits(
 # ---- purchases upon one another ------------------------------------------------------------------------------------
 
 
-SELLERS = {"one": trained(2, 2), "two": trained(0, 3), "three": trained(2, 4)}
+SELLERS = {"two": specialist(2, seed=2), "three": specialist(3, seed=3), "also three": specialist(3, seed=4)}
 
 
 async def test_sellers_are_bought_one_upon_the_other(open_market: OpenMarket) -> None:
-    model = left()
+    model = specialist(0, 1, seed=1)
     before = accuracy(model)
     async with open_market(round_agents=4) as market:
         results = await visits(market, {"poor": model, **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL))
@@ -68,7 +68,9 @@ async def test_sellers_are_bought_one_upon_the_other(open_market: OpenMarket) ->
 
 async def test_a_market_may_forbid_chains(open_market: OpenMarket) -> None:
     async with open_market(round_agents=4, max_chain=1) as market:
-        results = await visits(market, {"poor": left(), **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL))
+        results = await visits(
+            market, {"poor": specialist(0, 1, seed=1), **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL)
+        )
     assert [report.after for report in results["poor"].reports] == [None] * 3
 
 
@@ -83,7 +85,9 @@ async def test_what_is_upon_another_purchase_cannot_be_bought_alone(
 
     monkeypatch.setattr(Buyer, "decide", impatient)
     async with open_market(round_agents=4) as market:
-        results = await visits(market, {"poor": left(), **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL))
+        results = await visits(
+            market, {"poor": specialist(0, 1, seed=1), **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL)
+        )
         assert "buy that one first" in results["poor"].note + results["poor"].problem
         assert len(set((await market.balances()).values())) == 1, "nothing moved"
 
