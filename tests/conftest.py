@@ -17,6 +17,8 @@ from p2pmarket.network.memory import MemoryNetwork
 from p2pmarket.network.transport import Transport
 from p2pmarket.settings import NetworkSettings
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: these models are slower with more
+
 RUN = "P2PMARKET_TEST_RUN"
 """Every process that a test starts inherits this variable; its value names the run."""
 
