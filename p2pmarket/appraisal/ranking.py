@@ -47,7 +47,7 @@ STAGES = (Stage(64, (0.25, 0.5, 0.75), 4.0), Stage(256, (0.25, 0.5, 0.75), 2.0))
 full appraisal (one coefficient), mean over buyers: `complementarity` 0.65 and 0.42; the same with the lower of both
 losses 0.57, 0.38; the seller's own loss 0.51, 0.45; the same pair's gain two epochs before 0.73, 0.37; nearness after
 alignment -0.22, -0.11; a probe of 64 samples at the midpoint 0.72, 0.47, at three places 0.81, 0.66, of 256 samples
-0.83, 0.73. Probes do not see the appraisal's controls: a pair that these refuse may rank high."""
+0.83, 0.73."""
 
 
 @dataclasses.dataclass(frozen=True)
