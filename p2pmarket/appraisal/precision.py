@@ -18,8 +18,9 @@ from torch import Tensor, nn
 PRECISIONS = ("auto", "float32", "bfloat16")
 TOLERANCE = 0.02
 """How far apart the losses of one sample may be on average, as a part of the mean loss, before float32 is taken."""
-_WORTH = 1.3
-"""A format must be this many times as fast as float32: below that the choice would be the clock's mood."""
+_WORTH = 2.0
+"""A format must be this many times as fast as float32: what it chooses is confirmed in float32, which costs passes, and
+below that the choice would be the clock's mood."""
 _RUNS = (2, 10)
 """Runs at least, for the first may build kernels, and at most: of a small model, so that the fastest is no accident."""
 _SECONDS = 0.05
