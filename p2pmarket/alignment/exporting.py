@@ -7,6 +7,7 @@ Fails with ModelError where the module cannot be exported.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from p2pmarket.alignment.answers import tensors_in
+from p2pmarket.alignment.failing import in_short
 from p2pmarket.errors import ModelError
 
 
@@ -30,9 +32,8 @@ def export(module: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, A
             warnings.simplefilter("ignore")
             return torch.export.export(_Answer(module), tuple(arguments), dict(keywords), strict=False)
     except Exception as reason:  # a module's own code may fail in any way
-        lines = [line.strip() for line in str(reason).splitlines() if line.strip()] or [""]
         raise ModelError(
-            f"{type(module).__name__} cannot be exported ({type(reason).__name__}: {lines[0][:200]}); "
+            f"{type(module).__name__} cannot be exported ({in_short(reason)}); "
             "write a function permutation_spec(model) beside its factory"
         ) from reason
 
@@ -64,7 +65,10 @@ def _plain_attention() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter logs whole graphs where it fails; its error says what is needed."""
+    """The exporter logs and prints whole graphs where it fails; its error says what is needed.
+
+    What the module itself prints to the standard error is lost with it, for this run of its code alone.
+    """
     talking = [
         logger
         for name in list(logging.root.manager.loggerDict)
@@ -73,7 +77,8 @@ def _quiet() -> Iterator[None]:
     try:
         for logger in talking:
             logger.disabled = True
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         for logger in talking:
             logger.disabled = False

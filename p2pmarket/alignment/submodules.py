@@ -14,6 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from p2pmarket.alignment.exporting import export
+from p2pmarket.alignment.failing import fails_on_inputs
 from p2pmarket.errors import ModelError
 
 Given = tuple[tuple[Any, ...], dict[str, Any]]
@@ -45,9 +46,7 @@ def _calls(model: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, An
         with torch.no_grad():
             model(*arguments, **keywords)
     except Exception as reason:  # a module's own code may fail in any way
-        raise ModelError(
-            f"{type(model).__name__} fails on the example inputs: {type(reason).__name__}: {str(reason)[:200]}"
-        ) from reason
+        raise fails_on_inputs(model, arguments, keywords, reason) from reason
     finally:
         for hook in hooks:
             hook.remove()

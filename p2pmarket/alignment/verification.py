@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from p2pmarket.alignment.answers import tensors_in
+from p2pmarket.alignment.failing import fails_on_inputs
 from p2pmarket.alignment.symmetry import Permutations, apply, check_fits
 from p2pmarket.errors import ModelError
 from p2pmarket.permutation import PermutationClass, PermutationSpec
@@ -148,9 +149,10 @@ class SelfTest:
         """What the model answers in float64; where it cannot, in the precision it insists on."""
         try:
             return self._answer(self._weights)
-        except RuntimeError as reason:
+        except Exception as reason:  # a module's own code may fail in any way
             if self.tolerance == SAME_FUNCTION_LOW:
-                raise ModelError(f"the model fails on the example inputs: {reason}") from reason
+                arguments, keywords = self._given
+                raise fails_on_inputs(self._original, arguments, keywords, reason) from reason
         self._model.float()
         self._state = self._model.state_dict()
         self._given = _cast(self._given, torch.float32)

@@ -269,6 +269,35 @@ def test_what_nothing_can_trace_is_refused_with_advice() -> None:
         found(nn.Linear(3, 2), (2, 4))
 
 
+class _Fussy(nn.Module):
+    """Fails with what nobody expects."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self.inner, self.failure = nn.Linear(3, 3), failure
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            raise self.failure
+        answer: Tensor = self.inner(inputs)
+        return answer
+
+
+@pytest.mark.parametrize("failure", [IndexError("out of range"), KeyError("name"), ZeroDivisionError(), OSError("no")])
+def test_whatever_a_model_raises_is_one_sentence(failure: Exception) -> None:
+    inputs = (torch.ones(2, 3),)
+    match = rf"_Fussy fails on the example inputs 2x3:float\d+: test_automatic.py:\d+: {type(failure).__name__}"
+    for find in (find_symmetry, lambda model, given: verify_spec(model, PermutationSpec(()), given)):
+        with pytest.raises(ModelError, match=match) as caught:
+            find(_Fussy(failure), inputs)
+        assert "\n" not in str(caught.value)
+
+
+def test_indices_beyond_the_table_are_named() -> None:
+    with pytest.raises(ModelError, match="2x2:int64 of 1 to 60: .*IndexError"):
+        find_symmetry(nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, 2)), (torch.tensor([[1, 2], [60, 3]]),))
+
+
 def test_what_the_inputs_do_not_reach_stays() -> None:
     class Long(nn.Module):
         def __init__(self) -> None:
