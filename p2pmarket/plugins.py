@@ -24,6 +24,12 @@ def load_plugin(reference: str, *, allowed: bool, error: type[UserFault]) -> obj
     module_name, _, name = reference.partition(":")
     try:
         module = importlib.import_module(module_name)
+    except ModuleNotFoundError as reason:
+        missing = reason.name or module_name
+        raise error(
+            f"{reference!r} cannot be imported: there is no module {missing!r} among the installed packages and the "
+            "folders of PYTHONPATH; run with PYTHONPATH=. for one in the current folder, or install its package"
+        ) from reason
     except Exception as reason:  # a plugin's module may fail in any way
         raise error(f"{reference!r} cannot be imported: {type(reason).__name__}: {reason}") from reason
     try:

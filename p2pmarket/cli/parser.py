@@ -181,7 +181,11 @@ def _inspect(commands: Commands) -> None:
         "inspect:inspect",
         "a model's permutation symmetries: what alignment can move, and why not more",
     )
-    inspect.add_argument("model", metavar="MODEL", help="a built-in model, or package.module:factory")
+    inspect.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a built-in model, or package.module:factory from an installed package or PYTHONPATH",
+    )
     inspect.add_argument("--arguments", default="{}", metavar="JSON", help="the model's arguments, as a JSON object")
     inspect.add_argument(
         "--input",
