@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 
+import torch
 from torch import Tensor
 
 from p2pmarket.alignment import Permutations, PermutationSpec, match
@@ -46,6 +47,9 @@ class Appraisal:
     loss_before: float
     """Mean loss of the buyer's own parameters on REPORT."""
     loss_after: float
+    select_gain: float
+    """Mean loss before minus after on SELECT, which chose the merge; 0 where nothing would be delivered. For rules that
+    must not look at REPORT."""
     gain: float
     """loss_before - loss_after (the paper's gain-from-trade, section 3.3, in its absolute form)."""
     low: float
@@ -95,13 +99,29 @@ class Appraisal:
 
 
 def align_pair(
-    spec: PermutationSpec | None, buyer: Mapping[str, Tensor], seller: Mapping[str, Tensor], *, seed: int
+    spec: PermutationSpec | None,
+    buyer: Mapping[str, Tensor],
+    seller: Mapping[str, Tensor],
+    *,
+    seed: int,
+    device: str | torch.device = "cpu",
+    time_budget_seconds: float = math.inf,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Permutations | None:
     """Permutations that bring `seller` to `buyer`, None without a spec.
 
     `alignment.inverse` of them serves the pair's other direction: keep them, one matching is enough for both.
+
+    :param device: where the products are computed
+    :param time_budget_seconds: when it is spent the best so far is returned
+    :param progress: called with visits made and families still open; may raise to stop
+    :raises BadSnapshot, ModelError: as `alignment.match`
     """
-    return None if spec is None else match(spec, buyer, seller, seed=seed)
+    if spec is None:
+        return None
+    return match(
+        spec, buyer, seller, seed=seed, device=device, time_budget_seconds=time_budget_seconds, progress=progress
+    )
 
 
 def appraise(
@@ -127,7 +147,7 @@ def appraise(
     `alignment` is `align_pair`'s, where the caller has it already; `plan` is `plan_merge`'s or `reverse`'s, made with
     that alignment. `encode_decode` is the delivery codec's round trip: what is measured is what the buyer will decode.
     `granularity` is the finest that may be used; "auto" is what the data can bear. `activations`
-    (`match_activations`'s) and `repair` are options of `plan_merge`; a plan has its own.
+    (`match_activations`'s) and `repair` are options of `plan_merge`; a plan has its own. `progress` may raise to stop.
 
     :raises BadSnapshot: a value or a loss that is not finite
     :raises ModelError: model, spec, data, plan or codec do not fit the parameters
@@ -141,7 +161,14 @@ def appraise(
         raise BadSnapshot("the buyer's parameters give a loss that is not a number on the validation data")
     progress("aligning", 0.0)
     if alignment is None:
-        alignment = align_pair(spec, buyer, seller, seed=seed)
+        alignment = align_pair(
+            spec,
+            buyer,
+            seller,
+            seed=seed,
+            device=evaluator.device,
+            progress=lambda visits, left: progress("aligning", 0.0),
+        )
     sellers = candidates(bench, spec, alignment, seller, activations)
     if plan is None:
         plan = choose(
@@ -160,13 +187,15 @@ def appraise(
         after = bench.on_select({**bench.buyer, **evaluator.place(delivered)})
         if not float(after.mean()) < float(before.mean()):
             reason, delivered = "the best merge found does not lower the loss", {}
-    control, adds = bench.buyer, False
+    control, adds, select_gain = bench.buyer, False, 0.0
     if delivered:
+        select_gain = float((before - after).mean())
         progress("comparing with a seller who knows nothing", 0.6)
         control = merged_with_control(bench, sellers[plan.alignment], plan.granularity, seed=seed)
         adds = paired_gain(bench.on_select(control), after, confidence).low > 0
     progress("measuring", 0.9)
-    appraisal = dataclasses.replace(_report(bench, plan, delivered, control, confidence, reason), adds=adds)
+    measured = _report(bench, plan, delivered, control, confidence, reason)
+    appraisal = dataclasses.replace(measured, adds=adds, select_gain=select_gain)
     progress("done", 1.0)
     return appraisal
 
@@ -229,6 +258,7 @@ def _report(
         plan=plan,
         loss_before=before.loss,
         loss_after=after.loss,
+        select_gain=0.0,
         gain=found.gain.mean,
         low=found.gain.low,
         high=found.gain.high,

@@ -10,7 +10,7 @@ import torch
 from appraisal_examples import Tensors, bench, trained, untrained
 from torch import nn
 
-from p2pmarket.alignment import PermutationSpec, apply, inverse
+from p2pmarket.alignment import PermutationSpec, apply, inverse, is_identity
 from p2pmarket.appraisal import Appraisal, Evaluator, Validation, align_pair, appraise, gain_on, plan_merge
 from p2pmarket.appraisal.evaluator import Measured
 from p2pmarket.appraisal.gain import measured_gain
@@ -306,7 +306,7 @@ def test_a_spec_of_another_model_is_refused() -> None:
 def test_progress_is_told() -> None:
     told: list[tuple[str, float]] = []
     _appraise(trained(0, 1), trained(5, 2), progress=lambda doing, done: told.append((doing, done)))
-    assert [doing for doing, _ in told] == [
+    assert list(dict.fromkeys(doing for doing, _ in told)) == [
         "aligning",
         "searching",
         "learning",
@@ -315,6 +315,45 @@ def test_progress_is_told() -> None:
         "done",
     ]
     assert [done for _, done in told] == sorted(done for _, done in told) and told[-1][1] == 1.0
+    assert [doing for doing, _ in told].count("aligning") > 1
+
+
+class _Stopped(Exception):
+    pass
+
+
+def test_progress_can_stop_a_matching() -> None:
+    heard: list[str] = []
+
+    def stop_in_the_matching(doing: str, _: float) -> None:
+        heard.append(doing)
+        if len(heard) == 2:
+            raise _Stopped
+
+    with pytest.raises(_Stopped):
+        _appraise(trained(0, 1), trained(5, 2), progress=stop_in_the_matching)
+    assert heard == ["aligning", "aligning"]
+
+
+def test_a_matching_without_time_is_the_identity() -> None:
+    first, second = trained(0, 1), trained(5, 2)
+    _, _, spec = bench()
+    found = align_pair(spec, first, second, seed=1, time_budget_seconds=0)
+    assert found is not None and is_identity(found)
+    assert not is_identity(align_pair(spec, first, second, seed=1) or {})
+
+
+def test_the_gain_on_select_is_told_apart_from_the_reported_one() -> None:
+    evaluator, validation, _ = bench()
+    first, second = trained(0, 1), trained(5, 2)
+    appraisal = _appraise(first, second)
+    before, after = (
+        evaluator.measure(tensors, validation.select_inputs, validation.select_targets).loss
+        for tensors in (first, dict(appraisal.delivered))
+    )
+    assert appraisal.select_gain == pytest.approx(before - after)
+    assert appraisal.select_gain != appraisal.gain
+    assert _appraise(first, first).select_gain == 0.0
 
 
 @pytest.mark.gpu
