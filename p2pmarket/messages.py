@@ -205,13 +205,15 @@ class GainReport(Message):
     data: Digest
     """Of the validation data, as in the broker's Welcome."""
     weight: Fraction
-    """Purchased weight alpha, the seller's portion in the merge: the best single coefficient, where there are many."""
+    """Purchased weight alpha, the seller's portion in the merge: where there are many coefficients their mean over all
+    numbers bought, held within 0.001 ... 1. 0: nothing would be delivered."""
     granularity: Annotated[str, OneOf(GRANULARITIES)]
     """One coefficient for the model, for each tensor, for each output row; none: nothing would be delivered."""
     alignment: Annotated[str, OneOf(ALIGNMENTS)]
     """Which alignment won on SELECT."""
     after: Id | None
-    """The gain is upon this purchase, which must be settled first; the delivery replaces its delivery."""
+    """The gain is upon this purchase, which must be settled first. Deliveries of a chain are loaded one after the
+    other: each is measured on the buyer with those before it, and need not hold what they hold."""
     left_out: Annotated[tuple[Text, ...], Bound(0, 16)]
     """Names of tensors that are not part of the purchase (the first 16)."""
     reason: Text
@@ -239,7 +241,8 @@ class Appraisal(Message):
     submission: Id
     round: Count
     reports: Annotated[tuple[Signed, ...], Bound(0, 64)]
-    """Signed GainReports, best gain first."""
+    """Signed GainReports: each seller alone, the greatest `gain` first, equal ones by trade; then those `after`
+    another, in the order of their chain. The worst are left out where one mail cannot hold them all."""
     note: Text
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -251,12 +251,26 @@ class AgentJournal:
         return receipt
 
     def end(self, broker: str, trade: bytes, reason: str) -> None:
-        """A trade ended without a settlement: declined, expired, or NoDeal with its code."""
+        """A trade ended without a settlement: refused, or NoDeal with its code; for what is not wanted, `decline`."""
         with self.transaction() as connection:
             connection.execute(
                 "UPDATE trades SET reason = ? WHERE broker = ? AND trade = ? AND receipt IS NULL",
                 (reason, broker, trade),
             )
+
+    def decline(self, broker: str, trades: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Ends those of these trades that this agent did not bid on, and says which: a bid binds until answered."""
+        declined = []
+        with self.transaction() as connection:
+            for trade in trades:
+                done = connection.execute(
+                    "UPDATE trades SET reason = 'declined' WHERE broker = ? AND trade = ? AND bid IS NULL "
+                    "AND receipt IS NULL AND reason = ''",
+                    (broker, trade),
+                )
+                if done.rowcount:
+                    declined.append(trade)
+        return tuple(declined)
 
     def fetched(self, broker: str, trade: bytes) -> None:
         """The delivery is on this machine and its digest is the report's."""

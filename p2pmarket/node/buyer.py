@@ -2,7 +2,8 @@
 
 Knows: gain reports, bids, deals, deliveries. Refuses to know: what a gain is worth (strategy), how bytes travel (link).
 A bid is written down before it is sent and answered once; what was paid for is fetched until it is here, also by a
-later process. A delivery that comes late is used only where it is still better than what training has reached.
+later process. Deliveries of a chain are loaded one after the other; they may change different tensors. What comes late
+is used only where it is still better than what training has reached, and of a chain all that is here or nothing.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ FINAL_CODES = frozenset(
         "malformed",
         "nothing-to-buy",
         "not-yours",
+        "out-of-order",
         "unknown-trade",
         "wrong-delivery",
         "wrong-state",
@@ -133,10 +135,10 @@ class Buyer:
         for report in reports:
             if report.data != joined.data.get(report.task):
                 raise BadSnapshot("the broker measured on other validation data than it committed to; trade elsewhere")
-        late = await self._late_delivery(joined, reports)
-        if late is not None:
+        late = await self._late_deliveries(joined, reports)
+        if late:
             await self._decline(joined, reports)
-            return TradeResult((late,), reports=reports, round=appraisal.round, note="a late delivery was still better")
+            return TradeResult(late, reports=reports, round=appraisal.round, note="a late delivery was still better")
         wallet = await self._wallet(joined)
         wanted = [
             (amount, report)
@@ -145,16 +147,14 @@ class Buyer:
         ]
         wanted.sort(key=lambda pair: -pair[1].gain)
         note = appraisal.note or _why_not(reports)
-        for position, (amount, report) in enumerate(wanted):
+        for amount, report in wanted:
             outcome = await self._buy(joined, report, amount)
             if isinstance(outcome, Deal):
                 purchases = [await self._collect(joined, report.trade), *await self._buy_upon(joined, report, reports)]
-                done = {one.trade for _, one in wanted[: position + 1]} | {one.trade for one in purchases}
-                await self._decline(joined, [other for other in reports if other.trade not in done])
+                await self._decline(joined, reports)
                 return TradeResult(tuple(purchases), reports=reports, round=appraisal.round)
             note = outcome
-        tried = {report.trade for _, report in wanted}
-        await self._decline(joined, [report for report in reports if report.trade not in tried])
+        await self._decline(joined, reports)
         return TradeResult(reports=reports, round=appraisal.round, note=note)
 
     async def loaded(self, purchases: Iterable[Purchase]) -> None:
@@ -195,7 +195,7 @@ class Buyer:
         return await self._purchase(joined, row)
 
     async def _buy_upon(self, joined: Joined, bought: GainReport, reports: Sequence[GainReport]) -> list[Purchase]:
-        """What adds to the purchase just made, one upon the other; each delivery holds those before it."""
+        """What adds to the purchase just made, one upon the other, to be loaded in this order."""
         purchases: list[Purchase] = []
         try:
             while upon := next((report for report in reports if report.after == bought.trade), None):
@@ -304,8 +304,10 @@ class Buyer:
         receipt = verify(row.receipt, Receipt, signer=joined.broker)
         return Purchase(row.trade, row.partner, row.price, report, receipt, tensors)
 
-    async def _late_delivery(self, joined: Joined, reports: Sequence[GainReport]) -> Purchase | None:
-        """A delivery from an interrupted visit, where the broker measured it as better than this visit's snapshot."""
+    async def _late_deliveries(self, joined: Joined, reports: Sequence[GainReport]) -> tuple[Purchase, ...]:
+        """Deliveries of an interrupted visit, in the order in which they are loaded: one chain of them, where
+        the broker measured what it ends with as better than this visit's snapshot. Chains are given up as a whole.
+        """
         now = {report.task: report.loss_before for report in reports if report.after is None}
         late = [
             (verify(row.report, GainReport, signer=joined.broker), row)
@@ -313,17 +315,24 @@ class Buyer:
             if row.broker == joined.broker and row.stage == "fetched" and row.report is not None
             if (self._deliveries / row.trade.hex()).exists()
         ]
-        best: Purchase | None = None
-        for report, row in sorted(late, key=lambda pair: pair[0].loss_after):
-            if report.task not in now:
+        best: tuple[Purchase, ...] = ()
+        for chain in sorted(_chains(late), key=lambda chain: chain[-1][0].loss_after):
+            first, last = chain[0][0], chain[-1][0]
+            if last.task not in now:
                 continue
-            if best is None and report.loss_after < now[report.task]:
-                best = await self._purchase(joined, row)
+            if not best and last.loss_after < now[last.task] and await self._holds(joined, first.after):
+                best = tuple([await self._purchase(joined, row) for _, row in chain])
                 continue
-            log.warning("the late delivery of trade %s is no longer the best and is dropped", row.trade.hex()[:8])
-            await self._journal.run(AgentJournal.give_up, joined.broker, row.trade, "too-late")
-            await asyncio.to_thread(remove_tree, self._deliveries / row.trade.hex())
+            for _, row in chain:
+                log.warning("the late delivery of trade %s is no longer the best and is dropped", row.trade.hex()[:8])
+                await self._journal.run(AgentJournal.give_up, joined.broker, row.trade, "too-late")
+                await asyncio.to_thread(remove_tree, self._deliveries / row.trade.hex())
         return best
+
+    async def _holds(self, joined: Joined, trade: bytes | None) -> bool:
+        """Whether the model has the purchase that another is upon; None: it is upon none."""
+        row = None if trade is None else await self._journal.run(AgentJournal.trade, joined.broker, trade)
+        return trade is None or (row is not None and row.stage == "loaded")
 
     def _sweep(self, owed: Collection[str]) -> None:
         """Removes what earlier processes left of deliveries that are owed no longer."""
@@ -332,12 +341,12 @@ class Buyer:
                 remove_tree(folder)
 
     async def _decline(self, joined: Joined, reports: Sequence[GainReport]) -> None:
-        """Says no to these; that saves the broker their deliveries, so failing at it matters little."""
-        trades = tuple(report.trade for report in reports)
+        """Says no to those of them that were not bid on; that saves the broker their deliveries, so failing at it
+        matters little.
+        """
+        trades = await self._journal.run(AgentJournal.decline, joined.broker, [report.trade for report in reports])
         if not trades:
             return
-        for trade in trades:
-            await self._journal.run(AgentJournal.end, joined.broker, trade, "declined")
         try:
             await self._link.request(Decline(secrets.token_bytes(16), trades), Done, broker=joined.broker)
         except (Refused, NetworkFault) as error:
@@ -352,6 +361,18 @@ def _check_delivery(path: Path, report: GainReport, joined: Joined) -> None:
     if any(not joined.terms.is_tradable(entry.name) for entry in manifest.tensors):
         raise BadSnapshot("the delivery has tensors that this market does not trade")
     unpack(path, schema=joined.schema(report.task), partial=True)
+
+
+def _chains(late: Iterable[tuple[GainReport, AgentTrade]]) -> list[list[tuple[GainReport, AgentTrade]]]:
+    """Purchases with those upon them, in order; a chain begins where what it is upon is not among them."""
+    rows = list(late)
+    upon = {report.after: (report, row) for report, row in rows if report.after is not None}
+    here = {row.trade for _, row in rows}
+    chains = [[one] for one in rows if one[0].after not in here]
+    for chain in chains:
+        while following := upon.get(chain[-1][1].trade):
+            chain.append(following)
+    return chains
 
 
 def _why_not(reports: Sequence[GainReport]) -> str:

@@ -13,6 +13,9 @@ from p2pmarket.messages import AskRequest, GainReport
 from p2pmarket.pricing.valuation import value_of_gain
 from p2pmarket.units import CREDIT
 
+NOISE = 1e-6
+"""Of the buyer's loss: a smaller gain is no gain."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Wallet:
@@ -20,7 +23,7 @@ class Wallet:
 
     balance: int
     spent: int
-    """In all trades of this agent with this broker so far."""
+    """In all trades of this agent so far, with whichever broker, bids that are not answered yet included."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Strategy:
 
     A purchase is considered when the lower end of the reported gain's interval is above `minimum_gain`; the bid is
     `credits_per_gain` times that part of the gain which is the seller's merit (pricing.valuation, after section 3.4 of
-    the paper), and never above the balance or what is left of the `budget`. A seller who adds nothing is bid nothing.
+    the paper), and never above the balance or what is left of the `budget`. A seller who adds nothing is bid nothing;
+    a gain below a millionth of the loss is float noise, and declined.
     """
 
     buy: bool = True
@@ -39,7 +43,7 @@ class Strategy:
     credits_per_gain: int = 10 * CREDIT
     """Micro-credits for a gain of 1.0 in the task's loss."""
     budget: int | None = None
-    """Micro-credits this agent may spend with one broker in all; None: all it has."""
+    """Micro-credits this agent may spend in all, with whichever broker; None: all it has."""
     reserve: int = 0
     """Standing ask in micro-credits: sells at this price or above."""
     buy_groups: tuple[str, ...] = ()
@@ -55,7 +59,8 @@ class Strategy:
 
     def bid(self, report: GainReport, wallet: Wallet) -> int | None:
         """The most to pay for a reported gain, in micro-credits; None to decline."""
-        if report.weight == 0 or report.gain_low <= self.minimum_gain:
+        noise = report.gain < NOISE * report.loss_before
+        if report.weight == 0 or noise or report.gain_low <= self.minimum_gain:
             return None
         left = wallet.balance if self.budget is None else min(wallet.balance, self.budget - wallet.spent)
         paid_for = min(report.gain, report.merit)

@@ -80,6 +80,20 @@ def test_a_purchase_from_report_to_model(bench: Bench, journal: AgentJournal) ->
     assert journal.spent(bench.clock() + 1) == 0
 
 
+def test_what_was_bid_on_is_not_declined(bench: Bench, journal: AgentJournal) -> None:
+    bench.fund()
+    broker = bench.broker.peer_id
+    bid_on, other, unheard = bench.appraised(), bench.appraised(), bench.appraised()
+    for trade in (bid_on, other):
+        journal.keep_report(broker, report_on(bench, trade))
+    journal.keep_bid(bench.bid(bid_on, 10))
+    assert journal.decline(broker, [bid_on, other, unheard]) == (other,)
+    assert journal.decline(broker, [other]) == (), "once"
+    rows = [journal.trade(broker, trade) for trade in (bid_on, other)]
+    assert [(row.stage, row.reason) for row in rows if row] == [("bid", ""), ("over", "declined")]
+    assert journal.spent(0) == 10, "it may be paid yet"
+
+
 def test_a_sale_is_kept_by_its_receipt(bench: Bench, tmp_path: Path) -> None:
     bench.fund()
     receipt = bench.ledger.trade(bench.settled(9, fee=1)).receipt

@@ -17,10 +17,11 @@ from p2pmarket.appraisal.ladder import Told
 from p2pmarket.broker_node.appraiser import NOTHING
 from p2pmarket.crypto.signing import verify
 from p2pmarket.datasets import Dataset
-from p2pmarket.errors import ModelError
+from p2pmarket.errors import ConnectionLost, ModelError
+from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.market import parse_terms
-from p2pmarket.messages import Appraisal, GainReport
+from p2pmarket.messages import Appraisal, Bid, Deal, GainReport
 from p2pmarket.models import build_model
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.buyer import Buyer
@@ -88,8 +89,100 @@ async def test_what_is_upon_another_purchase_cannot_be_bought_alone(
         results = await visits(
             market, {"poor": specialist(0, 1, seed=1), **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL)
         )
-        assert "buy that one first" in results["poor"].note + results["poor"].problem
+        assert "buy that one first" in results["poor"].note
+        broker = market.running.peer_id
+        open_words = await market.agent("poor")._journal.run(AgentJournal.unanswered, broker)
+        assert open_words == [], "sent again it would be refused again"
         assert len(set((await market.balances()).values())) == 1, "nothing moved"
+
+
+def in_parts() -> tuple[nn.Module, dict[str, nn.Module], dict[str, Strategy]]:
+    """A buyer that lost two layers, and two sellers who sell one of them each: no delivery holds the other's."""
+    whole = specialist(0, 1, 2, 3, seed=5)
+    model, generator = specialist(0, 1, 2, 3, seed=5), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if name.endswith("weight"):
+                tensor += tensor.std() * torch.randn(tensor.shape, generator=generator)
+    strategies = {part: Strategy(buy=False, sell_groups=(part,)) for part in GROUPS}
+    return model, dict.fromkeys(GROUPS, whole), strategies
+
+
+async def test_a_chain_that_comes_late_is_loaded_whole_and_in_order(open_market: OpenMarket) -> None:
+    model, sellers, strategies = in_parts()
+    before = accuracy(model)
+    tensors = dict(model.state_dict())
+    async with open_market(round_agents=3, groups=GROUPS) as market:
+        buyer = await market.start_agent("poor", BUY)
+        others = [await market.start_agent(part, strategies[part]) for part in GROUPS]
+
+        async def round_of(buyer: AsyncAgent) -> TradeResult:
+            visits = [one.trade(sellers[part]) for one, part in zip(others, GROUPS, strict=True)]
+            return (await asyncio.gather(buyer.trade(tensors), *visits))[0]
+
+        first = await round_of(buyer)
+        assert [purchase.report.after is None for purchase in first.bought if purchase.report] == [True, False]
+        assert not set(first.bought[0].parameters) & set(first.bought[1].parameters)
+        await market.stop_agent("poor")  # before it says that they are loaded
+        buyer = await market.start_agent("poor", BUY)
+        second = await round_of(buyer)
+        assert [purchase.trade for purchase in second.bought] == [purchase.trade for purchase in first.bought]
+        assert "late" in second.note
+        for purchase in second.bought:
+            model.load_state_dict({**model.state_dict(), **purchase.parameters})
+        assert accuracy(model) > before
+        assert (await buyer.loaded(second)).problem == ""
+        assert await buyer._journal.run(AgentJournal.owed) == []
+
+
+async def test_a_chain_without_its_first_purchase_is_given_up(open_market: OpenMarket) -> None:
+    model, sellers, strategies = in_parts()
+    tensors = dict(model.state_dict())
+    async with open_market(round_agents=3, groups=GROUPS) as market:
+        buyer = await market.start_agent("poor", BUY)
+        others = [await market.start_agent(part, strategies[part]) for part in GROUPS]
+        results = []
+        for lost in (True, False):
+            visits = [one.trade(sellers[part]) for one, part in zip(others, GROUPS, strict=True)]
+            results.append((await asyncio.gather(buyer.trade(tensors), *visits))[0])
+            if lost:
+                first, second = results[0].bought
+                broker = market.running.peer_id
+                await market.stop_agent("poor")
+                buyer = await market.start_agent("poor", BUY)
+                await buyer._journal.run(AgentJournal.give_up, broker, first.trade, "lost-delivery")
+        row = await buyer._journal.run(AgentJournal.trade, broker, second.trade)
+        assert row is not None and row.reason == "too-late"
+        assert second.trade not in [purchase.trade for purchase in results[1].bought]
+
+
+async def test_a_chained_bid_without_an_answer_still_binds(
+    open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, sent = Buyer._send_bid, 0
+
+    async def lost(self: Buyer, joined: Joined, bid: Bid, data: bytes) -> Deal | str:
+        nonlocal sent
+        sent += 1
+        outcome = "" if sent == 2 else await send(self, joined, bid, data)
+        if sent == 2:
+            raise ConnectionLost("the answer was lost")
+        return outcome
+
+    monkeypatch.setattr(Buyer, "_send_bid", lost)
+    async with open_market(round_agents=4) as market:
+        results = await visits(
+            market, {"poor": specialist(0, 1, seed=1), **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL)
+        )
+        journal = market.agent("poor")._journal
+        rows = await journal.run(AgentJournal.trades)
+        (open_row,) = [row for row in rows if row.stage == "bid"]
+        (purchase,) = results["poor"].bought
+        assert await journal.run(AgentJournal.spent, 0) == purchase.price + open_row.bid_amount
+        trades = {trade.trade: trade.state for trade in await market.running.ledger.run(Ledger.trades)}
+        declined = [row.trade for row in rows if row.reason == "declined"]
+        assert declined and {trades[trade] for trade in declined} == {"declined"}, "the broker took the rest"
+        assert trades[open_row.trade] == "appraised"
 
 
 # ---- tasks with heads of their own ---------------------------------------------------------------------------------
