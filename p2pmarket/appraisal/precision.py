@@ -18,7 +18,7 @@ from torch import Tensor, nn
 PRECISIONS = ("auto", "float32", "bfloat16")
 TOLERANCE = 0.02
 """How far apart the losses of one sample may be on average, as a part of the mean loss, before float32 is taken."""
-_WORTH = 2.0
+_WORTH = 1.6
 """A format must be this many times as fast as float32: what it chooses is confirmed in float32, which costs passes, and
 below that the choice would be the clock's mood."""
 _RUNS = (2, 10)
