@@ -13,9 +13,11 @@ Fails with ModelError where model and data do not fit each other, DataError wher
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -100,6 +102,7 @@ class Evaluator:
         self._convolutions = has_convolutions(self._model)
         self._parameters = sum(parameter.numel() for parameter in self._model.parameters())
         self._stacks = not self._convolutions and self._parameters <= _STACKED_PARAMETERS
+        self._stacked_before = False
         self._fastest: Choice | None = None
         self._choice: Choice | None = None
         self._kept: tuple[bytes, Any] | None = None
@@ -184,8 +187,12 @@ class Evaluator:
             self._check(inputs, targets)
             form = EXACT if exact else self._format(parameter_sets[0], inputs, targets)
             try:
-                return self._stacked(parameter_sets, inputs, targets, form)
-            except (RuntimeError, ValueError, TypeError, MachineFault):
+                # Warning filters are the whole program's: they are touched for the first pass only.
+                with contextlib.nullcontext() if self._stacked_before else _slow_batching_refused():
+                    measured = self._stacked(parameter_sets, inputs, targets, form)
+                self._stacked_before = True
+                return measured
+            except (RuntimeError, ValueError, TypeError, UserWarning, MachineFault):
                 # Code that cannot be batched, or no memory for many. Where the data do not fit, the loop says so.
                 measured = [self.measure(tensors, inputs, targets, exact=exact) for tensors in parameter_sets]
                 self._stacks = False
@@ -334,6 +341,14 @@ class Evaluator:
         if not isinstance(outputs, Tensor) or outputs.ndim < 1 or len(outputs) != len(batch):
             raise ModelError("the model does not return one tensor with a row for every sample")
         return outputs
+
+
+@contextlib.contextmanager
+def _slow_batching_refused() -> Iterator[None]:
+    """Raises torch's warning of an operation that vmap runs one set at a time: that is no faster than the loop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="There is a performance drop", category=UserWarning)
+        yield
 
 
 def evaluators_for(model: nn.Module, *, device: str = "auto", **options: Any) -> tuple[Evaluator, ...]:
