@@ -101,11 +101,19 @@ def gain_of_groups(
     return gain
 
 
-def marginal_gains(groups: Collection[str], gain_of: GainOf) -> dict[str, float]:
-    """Group name -> the gain of all groups minus that of all others: one measurement a group, and one for the whole."""
+def marginal_gains(groups: Collection[str], gain_of: GainOf, *, most: float = math.inf) -> dict[str, float]:
+    """Group name -> the gain of all groups minus that of all others: one measurement a group, and one for the whole.
+
+    A group whose marginal gain is no number is left out: without it the others give no loss. One that is far from zero
+    only says how badly the others do alone (a seller may scale one layer up and the next one down): it is held within
+    `most` either way.
+
+    :param most: the buyer's loss, say: no group adds more than all there is to lose
+    """
     everything = frozenset(groups)
     whole = gain_of(everything)
-    return {group: whole - gain_of(everything - {group}) for group in sorted(everything)}
+    gains = {group: whole - gain_of(everything - {group}) for group in sorted(everything)}
+    return {group: min(most, max(-most, gain)) for group, gain in gains.items() if math.isfinite(gain)}
 
 
 def best_basket(prices: Mapping[str, int], gain_of: GainOf, value_of: Callable[[float], int], *, budget: int) -> Basket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable
 
@@ -108,6 +109,29 @@ def test_marginal_gains_are_what_would_be_missed() -> None:
     assert marginal_gains("ab", additive({"a": 0.5, "b": 0.25})) == {"a": 0.5, "b": 0.25}
     both_needed: Callable[[frozenset[str]], float] = lambda groups: 1.0 if len(groups) == 2 else 0.0  # noqa: E731
     assert marginal_gains("ab", both_needed) == {"a": 1.0, "b": 1.0}
+
+
+def test_marginal_gains_are_finite_and_within_the_loss() -> None:
+    gains = {"ab": 0.4, "a": -2.8e32, "b": -math.inf, "": 0.0}
+    gain_of: Callable[[frozenset[str]], float] = lambda groups: gains["".join(sorted(groups))]  # noqa: E731
+    assert marginal_gains("ab", gain_of, most=0.7) == {"b": 0.7}, "a is left out: without it there is no loss"
+    harm: Callable[[frozenset[str]], float] = lambda groups: -9.0 if "b" in groups else 0.5  # noqa: E731
+    assert marginal_gains("ab", harm, most=0.7) == {"a": 0.0, "b": -0.7}
+    nothing: Callable[[frozenset[str]], float] = lambda groups: -math.inf  # noqa: E731
+    assert marginal_gains("ab", nothing, most=0.7) == {}
+
+
+def test_a_seller_scaled_against_itself_has_no_absurd_groups() -> None:
+    """The same function, one layer a million million times larger and the next one smaller."""
+    evaluator, validation, _ = bench()
+    buyer, seller = trained(0, 1), dict(trained(5, 2))
+    for name, factor in (("layers.0.weight", 1e16), ("layers.0.bias", 1e16), ("layers.1.weight", 1e-16)):
+        seller[name] = seller[name] * factor
+    divided = divide(LAYERS, seller)
+    gain_of = gain_of_groups(evaluator, validation, buyer, seller, divided)
+    assert max(map(abs, marginal_gains(divided, gain_of).values())) > 1e9, "what the bound is for"
+    loss = evaluator.measure(buyer, validation.select_inputs, validation.select_targets).loss
+    assert all(abs(gain) <= loss for gain in marginal_gains(divided, gain_of, most=loss).values())
 
 
 def test_gains_of_a_real_deliverys_groups() -> None:
