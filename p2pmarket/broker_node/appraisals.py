@@ -19,20 +19,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from p2pmarket.appraisal.memory import OUT_OF_MEMORY
+from p2pmarket.appraisal.soup import in_turn, joins
 from p2pmarket.broker_node.appraiser import Appraiser, Finding
 from p2pmarket.broker_node.book import Book, Submission
 from p2pmarket.broker_node.clearing import Clearing
 from p2pmarket.broker_node.ledger_thread import LedgerThread
+from p2pmarket.broker_node.reporting import mail_of
 from p2pmarket.broker_node.rounds import Round, next_round
 from p2pmarket.broker_node.telling import as_told
 from p2pmarket.crypto.keys import Identity
-from p2pmarket.crypto.signing import sign
 from p2pmarket.errors import MachineFault, MarketError
 from p2pmarket.files import private_folder, remove_tree
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import SUBMITTED
 from p2pmarket.market import MarketTerms
-from p2pmarket.messages import Appraisal
 from p2pmarket.units import Clock
 
 log = logging.getLogger(__name__)
@@ -105,11 +105,10 @@ class Appraisals:
             await self._finish(due, {})
 
     async def _appraise_for(self, buyer: Submission, sellers: Sequence[Submission]) -> list[Finding]:
-        """Every seller alone, the best gain first; then those that add to the best, each upon the one before it.
-
-        A greedy soup (Wortsman et al. 2022, "Model soups", recipe 1) as a chain of purchases, so that each seller is
-        paid for what it adds.
+        """Every seller alone; then those that add to the best, each upon the one before it: a chain of purchases by the
+        rule of appraisal/soup, of sellers whose standing ask the buyer could pay: another would end its chain.
         """
+        balance = await self._ledger.run(Ledger.balance, buyer.agent)
         turns = asyncio.Semaphore(self._appraiser.workers)
 
         async def appraise(seller: Submission) -> Finding | None:
@@ -118,17 +117,16 @@ class Appraisals:
 
         appraised = await asyncio.gather(*(appraise(seller) for seller in sellers))
         found = [finding for finding in appraised if finding is not None]
-        found.sort(key=lambda finding: -finding.result.gain)
-        helpful = [finding for finding in found if finding.result.low > 0]
-        chain = helpful[:1]
-        for other in helpful[1:]:
+        payable = [finding for finding in found if finding.seller.ask is None or finding.seller.ask <= balance]
+        chain: list[Finding] = []
+        for alone in in_turn(payable, lambda finding: finding.result):
             if len(chain) >= self._terms.max_chain:
                 break
-            upon = await self._appraise_pair(buyer, other.seller, upon=chain[-1])
-            if upon is not None and upon.result.adds:  # chosen on SELECT; REPORT only says what it is worth
-                chain.append(upon)
-            elif upon is not None:
-                await self._drop(upon.trade, "nothing-added")
+            step = await self._appraise_pair(buyer, alone.seller, upon=chain[-1]) if chain else alone
+            if step is not None and joins(step.result):
+                chain.append(step)
+            elif step is not None and chain:
+                await self._drop(step.trade, "nothing-added")
         return found + chain[1:]
 
     async def _appraise_pair(
@@ -191,13 +189,24 @@ class Appraisals:
                     self._book.appraised(db, member.id, number)
                     if not member.buy:
                         continue
-                    signed = []
-                    for finding in self._told(db, member, findings.get(member.id, [])):
-                        signed.append(sign(self._identity, finding.report(expires_ms)))
-                        ledger.record_report(finding.trade, signed[-1], finding.delivery, expires_ms)
-                    note = "" if signed else self._why_nothing(due, member)
-                    mail = Appraisal(submission=member.id, round=number, reports=tuple(signed), note=note)
-                    ledger.queue_mail(member.agent, sign(self._identity, mail))
+                    write = functools.partial(
+                        mail_of,
+                        self._identity,
+                        member.id,
+                        number,
+                        expires_ms=expires_ms,
+                        nothing=self._why_nothing(due, member),
+                    )
+                    try:
+                        mail = write(self._told(db, member, findings.get(member.id, [])))
+                    except MachineFault:
+                        raise
+                    except (MarketError, ValueError, ArithmeticError) as error:  # the others' mail is good
+                        log.warning("the findings for %s cannot be told: %s", member.agent, error)
+                        mail = write([])
+                    for finding, report in mail.reports:
+                        ledger.record_report(finding.trade, report, finding.delivery, expires_ms)
+                    ledger.queue_mail(member.agent, mail.data)
                 void_unreported(ledger, "failed")
 
         await self._ledger.run(record)

@@ -126,7 +126,7 @@ class Buyer:
         await asyncio.to_thread(self._sweep, {row.trade.hex() for row in await self._journal.run(AgentJournal.owed)})
 
     async def decide(self, joined: Joined, appraisal: Appraisal) -> TradeResult:
-        """Buys the best gain that the strategy bids for and that can be had; declines the rest.
+        """Buys the best gain that the strategy bids for and that can be had, with what is upon it; declines the rest.
 
         :raises NetworkFault: the broker cannot be reached
         :raises Refused: it refused in a way that leaves a bid open, or a delivery that was paid for is lost
@@ -145,7 +145,7 @@ class Buyer:
             for report in reports
             if report.after is None and (amount := self._strategy.bid(report, wallet)) is not None
         ]
-        wanted.sort(key=lambda pair: -pair[1].gain)
+        wanted.sort(key=lambda pair: -self._whole_gain(pair[1], reports, wallet))
         note = appraisal.note or _why_not(reports)
         for amount, report in wanted:
             outcome = await self._buy(joined, report, amount)
@@ -162,6 +162,16 @@ class Buyer:
         for purchase in purchases:
             await self._journal.run(AgentJournal.loaded, purchase.receipt.broker, purchase.trade)
             await asyncio.to_thread(remove_tree, self._deliveries / purchase.trade.hex())
+
+    def _whole_gain(self, report: GainReport, reports: Sequence[GainReport], wallet: Wallet) -> float:
+        """A purchase's gain with those upon it that the strategy would bid for."""
+        gain, rest = report.gain, list(reports)
+        while upon := next((one for one in rest if one.after == report.trade), None):
+            if self._strategy.bid(upon, wallet) is None:
+                break
+            rest.remove(upon)
+            gain, report = gain + upon.gain, upon
+        return gain
 
     # ---- one purchase ---------------------------------------------------------------------------------------
 

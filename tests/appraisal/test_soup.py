@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from appraisal_examples import ARGUMENTS, Tensors, bench, digits, trained, untrained
 from torch import nn
 
-from p2pmarket.appraisal import Validation, appraise
-from p2pmarket.appraisal.soup import Candidate, Step, delivered, greedy_soup
+from p2pmarket.appraisal import Appraisal, Validation, appraise
+from p2pmarket.appraisal.soup import Candidate, Step, delivered, greedy_soup, in_turn, joins
 from p2pmarket.models import build_model
 from p2pmarket.parameters import round_trip, take_snapshot
 
@@ -44,7 +45,7 @@ def test_steps_follow_one_another_and_their_gains_add_up() -> None:
     evaluator, validation, _ = bench()
     buyer = trained(0, 1)
     steps = _soup(buyer, _sellers())
-    assert steps and steps[0].key == "first" and "noise" not in [step.key for step in steps]
+    assert steps and steps[0].key == "third" and "noise" not in [step.key for step in steps]
     held = buyer
     for step, following in zip(steps, (*steps[1:], None), strict=True):
         held = {**held, **step.appraisal.delivered}
@@ -70,7 +71,9 @@ def test_two_sellers_who_hold_different_tensors_are_both_bought() -> None:
     }
     sellers = [(name, {name: whole[name]}) for name in lost]
     steps = _soup(buyer, [*sellers, ("noise", {lost[0]: torch.randn(64, 64, generator=generator)})], spec=None)
-    assert [step.key for step in steps] == list(lost)
+    assert sorted(step.key for step in steps) == list(lost)
+    turned = _soup(buyer, sellers[::-1], spec=None)
+    assert [step.key for step in turned] == [step.key for step in steps], "by SELECT, not as they are given"
     assert all(step.appraisal.low > 0 for step in steps)
     first, second = (step.appraisal for step in steps)
     assert second.loss_before == first.loss_after
@@ -99,7 +102,7 @@ def test_a_chain_of_one_is_that_sellers_appraisal() -> None:
     buyer = trained(0, 1)
     (step,) = _soup(buyer, _sellers(), most=1)
     alone = light(
-        evaluator, validation, spec, buyer, trained(5, 2),
+        evaluator, validation, spec, buyer, trained(6, 5),
         tradable=buyer.keys(), encode_decode=lambda t: round_trip(t, "bfloat16"), confidence=0.95, seed=1,
     )  # fmt: skip
     assert step.appraisal.gain == alone.gain and step.appraisal.low == alone.low
@@ -112,6 +115,16 @@ def test_what_brings_nothing_is_no_step() -> None:
     twice = _soup(buyer, [("first", trained(5, 2)), ("again", trained(5, 2))])
     gains = [step.appraisal.gain for step in twice]
     assert len(gains) == 1 or gains[1] < 0.3 * gains[0]  # what was bought is not bought again
+
+
+def test_turns_are_by_the_gain_alone_on_select() -> None:
+    def found(select_gain: float, gain: float = 0.0) -> Any:
+        return SimpleNamespace(select_gain=select_gain, gain=gain, adds=False)
+
+    candidates = {"a": found(0.1, 9.0), "none": found(0.0, 9.0), "b": found(0.3), "c": found(0.1), "worse": found(-1.0)}
+    assert in_turn(candidates, candidates.__getitem__) == ["b", "a", "c"]
+    assert joins(cast(Appraisal, SimpleNamespace(adds=True, low=-1.0)))
+    assert not joins(cast(Appraisal, SimpleNamespace(adds=False, low=1.0))), "REPORT has no say"
 
 
 def test_report_chooses_no_seller() -> None:

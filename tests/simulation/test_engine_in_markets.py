@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +16,10 @@ from torch import nn
 from torch.nn import functional
 
 from p2pmarket.appraisal.ladder import Told
-from p2pmarket.broker_node.appraiser import NOTHING
+from p2pmarket.broker_node.appraiser import NOTHING, Appraiser, Finding
 from p2pmarket.crypto.signing import verify
 from p2pmarket.datasets import Dataset
-from p2pmarket.errors import ConnectionLost, ModelError
+from p2pmarket.errors import ConnectionLost, MalformedMessage, ModelError
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.market import parse_terms
@@ -73,6 +75,76 @@ async def test_a_market_may_forbid_chains(open_market: OpenMarket) -> None:
             market, {"poor": specialist(0, 1, seed=1), **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL)
         )
     assert [report.after for report in results["poor"].reports] == [None] * 3
+
+
+async def test_a_seller_that_the_buyer_cannot_pay_is_in_no_chain(open_market: OpenMarket) -> None:
+    """The best by far asks more than the buyer has; the others are chained as if it were not there."""
+    sellers = {"dear": specialist(0, 1, 2, 3, seed=5), **SELLERS}
+    strategies = {"dear": Strategy(buy=False, reserve=11 * CREDIT), **dict.fromkeys(SELLERS, SELL)}
+    async with open_market(round_agents=5) as market:
+        results = await visits(market, {"poor": specialist(0, 1, seed=1), **sellers}, poor=BUY, **strategies)
+        dear = market.agent("dear").peer_id
+    result = results["poor"]
+    alone = [report for report in result.reports if report.after is None]
+    assert alone[0].seller == dear and alone == sorted(alone, key=lambda report: (-report.gain, report.trade))
+    chained = result.reports[len(alone) :]
+    head = next(report for report in alone if report.trade == chained[0].after)
+    assert dear not in {head.seller, *(report.seller for report in chained)}
+    assert [purchase.trade for purchase in result.bought[:2]] == [head.trade, chained[0].trade]
+
+
+async def test_report_has_no_say_in_a_chain(open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head is the best on SELECT, whatever REPORT says of it; the buyer is told what REPORT says."""
+    told: list[dict[str, float]] = []
+    heads: list[str] = []
+    measure = Appraiser.appraise
+
+    for backwards in (False, True):
+        gains: dict[str, float] = {}
+
+        def bent(
+            self: Appraiser, *args: Any, gains: dict[str, float] = gains, backwards: bool = backwards, **rest: Any
+        ) -> Finding:
+            finding = measure(self, *args, **rest)
+            if finding.after is None:
+                gains[finding.seller.agent] = finding.result.select_gain
+            bend = {"gain": -finding.result.gain, "low": -1.0, "merit_low": -1.0} if backwards else {}
+            return dataclasses.replace(finding, result=dataclasses.replace(finding.result, **bend))
+
+        monkeypatch.setattr(Appraiser, "appraise", bent)
+        async with open_market(f"market-{backwards}", round_agents=4) as market:
+            results = await visits(
+                market, {"poor": specialist(0, 1, seed=1), **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL)
+            )
+            names = {market.agent(name).peer_id: name for name in SELLERS}
+        reports = results["poor"].reports
+        (upon, *_) = [report for report in reports if report.after is not None]
+        head = next(report for report in reports if report.trade == upon.after)
+        assert head.seller == max(gains, key=lambda seller: gains[seller])
+        heads.append(names[head.seller])
+        told.append({names[report.seller]: report.gain for report in reports if report.after is None})
+    assert heads[0] == heads[1] and told[0][heads[0]] > 0 > told[1][heads[0]]
+
+
+async def test_what_cannot_be_told_to_one_is_told_to_the_others(
+    open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoilt: list[str] = []
+    report = Finding.report
+
+    def once(self: Finding, expires_ms: int) -> GainReport:
+        if not spoilt:
+            spoilt.append(self.buyer.agent)
+        if self.buyer.agent in spoilt:
+            raise MalformedMessage("GainReport.gain is not finite")
+        return report(self, expires_ms)
+
+    monkeypatch.setattr(Finding, "report", once)
+    async with open_market(round_agents=3) as market:
+        results = await visits(market, {"left": left(), "right": right(), "third": trained(1, 3)})
+        told = {market.agent(name).peer_id: len(result.reports) for name, result in results.items()}
+    assert told.pop(spoilt[0]) == 0 and min(told.values()) > 0
+    assert f"the findings for {spoilt[0]} cannot be told" in caplog.text
 
 
 async def test_what_is_upon_another_purchase_cannot_be_bought_alone(
