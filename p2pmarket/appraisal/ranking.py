@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from p2pmarket.alignment import Permutations, PermutationSpec, apply, compose, inverse, is_identity, match
 from p2pmarket.appraisal.evaluator import Evaluator
-from p2pmarket.appraisal.merging import merge, mergeable
+from p2pmarket.appraisal.plan import Progress
+from p2pmarket.appraisal.scores import complementarity, least_loss, shortlist
 from p2pmarket.appraisal.validation import Validation
-from p2pmarket.errors import BadSnapshot
+from p2pmarket.errors import BadSnapshot, MarketError, ModelError
 
-Key = TypeVar("Key", bound=Hashable)
 Load = Callable[[bytes], Mapping[str, Tensor]]
 """Digest -> the snapshot's tensors on the CPU. Called many times in a round: keep what was read."""
 
@@ -55,7 +54,7 @@ class Profile:
     """What is kept of a snapshot: small, whatever the model's size."""
 
     to_reference: Permutations | None
-    """Bring the snapshot to the market's reference; None without a spec."""
+    """Bring the snapshot to the market's reference; None without a spec, or while it is only measured."""
     losses: Tensor
     """(S,) its losses on SELECT, on the CPU in float64."""
 
@@ -71,33 +70,6 @@ def between(
     return compose(spec, to_reference_seller, inverse(spec, to_reference_buyer))
 
 
-def complementarity(buyer: Tensor, seller: Tensor) -> float:
-    """What a buyer would gain if it answered with the mean of both models' probabilities; losses (S,), paired.
-
-    Exact for cross entropy, whose losses are -log of the right class' probability; for other losses only an order.
-    """
-    together = math.log(2) - torch.logaddexp(-buyer, -seller)
-    return float((buyer - together).mean())
-
-
-def shortlist(scores: Mapping[tuple[Key, Key], float], budget: int) -> tuple[tuple[Key, Key], ...]:
-    """At most `budget` (buyer, seller) pairs to look at more closely, the same for the same scores in the same order.
-
-    Every buyer's best pair first, then every buyer's second best, ...; within such a row the higher score first. Pairs
-    whose score is not above zero (or no number) promise nothing and are left out.
-    """
-    ranked: dict[Key, list[tuple[float, Key]]] = {}
-    for (buyer, seller), score in scores.items():
-        if score > 0:
-            ranked.setdefault(buyer, []).append((score, seller))
-    rows: list[tuple[int, float, tuple[Key, Key]]] = []
-    for buyer, pairs in ranked.items():
-        pairs.sort(key=lambda pair: -pair[0])
-        rows += [(place, -score, (buyer, seller)) for place, (score, seller) in enumerate(pairs)]
-    rows.sort(key=lambda row: row[:2])
-    return tuple(pair for _, _, pair in rows[: max(budget, 0)])
-
-
 class Scout:
     """Finds the pairs worth a full appraisal, for one task of a market.
 
@@ -105,14 +77,16 @@ class Scout:
 
         scout = Scout(evaluator, validation, spec, tradable=names, seed=1)
         for digest in snapshots:
-            scout.add(digest, load(digest))        # aligned and measured once, however many rounds it stays
+            scout.measure(digest, load(digest))    # once, however many rounds it stays
+        refused = scout.settle(load)               # aligned to the best of them, once too while that one stays
         for buyer, seller in scout.pairs(wanted, load, budget=len(wanted) * 8):
-            appraise(..., alignment=scout.alignment(buyer, seller))
+            appraise(...)
         scout.keep(digests_still_in_the_book)
 
-    The reference is the first snapshot added, and stays: all kept permutations lead to it, so a new one would mean all
-    alignments anew, and which model it is matters little as long as it is trained like the others. A first agent that
-    submits noise makes the composed alignments poor, never wrong: the identity is always tried beside them.
+    The reference is the snapshot of lowest loss among those there when it is chosen; when it is no longer kept, another
+    is chosen and all are aligned anew. A model that never trained makes a poor one: on digits a pair's gain by way of
+    noise or zeros was 0.579 or 0.440, by way of a trained model 0.673, and 0.689 where the pair itself was matched.
+    That is why `alignment` serves the ranking, and a full appraisal had better match its pair.
     """
 
     def __init__(
@@ -124,57 +98,131 @@ class Scout:
         tradable: Collection[str],
         seed: int,
         stages: Sequence[Stage] = STAGES,
+        time_budget_seconds: float = math.inf,
     ) -> None:
+        """:param time_budget_seconds: for each matching to the reference; when it is spent the best so far is used"""
         self._evaluator = evaluator
         self._validation = validation.to(evaluator.device)
         self._spec = spec
         self._tradable = tuple(tradable)
         self._seed = seed
         self._stages = tuple(stages)
-        self._reference: dict[str, Tensor] | None = None
+        self._time_budget_seconds = time_budget_seconds
+        self._reference: tuple[bytes, Mapping[str, Tensor]] | None = None
         self._profiles: dict[bytes, Profile] = {}
         self._order = torch.randperm(len(validation.select_targets), generator=torch.Generator().manual_seed(seed)).to(
             evaluator.device
         )
 
-    def add(self, digest: bytes, tensors: Mapping[str, Tensor]) -> Profile:
-        """Aligns the snapshot to the reference and measures it on SELECT, unless that was done before.
+    @property
+    def reference(self) -> bytes | None:
+        """Digest of the snapshot that all are aligned to; None before there is one."""
+        return None if self._reference is None else self._reference[0]
+
+    def measure(self, digest: bytes, tensors: Mapping[str, Tensor]) -> Profile:
+        """Measures the snapshot on SELECT, unless that was done before.
 
         :raises BadSnapshot: its losses are no numbers
+        :raises ModelError: the tensors do not fit the model
+        """
+        if digest not in self._profiles:
+            data = self._validation
+            measured = self._evaluator.measure(self._evaluator.place(tensors), data.select_inputs, data.select_targets)
+            if not math.isfinite(measured.loss):
+                raise BadSnapshot("the parameters give a loss that is not a number on the validation data")
+            self._profiles[digest] = Profile(None, measured.losses)
+        return self._profiles[digest]
+
+    def settle(self, load: Load, progress: Progress = lambda doing, done: None) -> dict[bytes, MarketError]:
+        """Aligns all measured snapshots to the reference, which is chosen first where none is among them.
+
+        Returns those that cannot be aligned, forgotten by now, and why.
+
+        :raises MachineFault: this machine failed; and whatever `progress` raises
+        """
+        refused: dict[bytes, MarketError] = {}
+        if self._spec is None:
+            return refused
+
+        def align(digest: bytes, tensors: Mapping[str, Tensor], to: Mapping[str, Tensor]) -> bool:
+            try:
+                self._align(digest, tensors, to, progress)
+            except (BadSnapshot, ModelError) as error:
+                refused[digest] = error
+                del self._profiles[digest]
+            return digest not in refused
+
+        if self.reference not in self._profiles:
+            self._reference = None
+            self._profiles = {digest: Profile(None, kept.losses) for digest, kept in self._profiles.items()}
+            for digest in sorted(self._profiles, key=lambda one: (float(self._profiles[one].losses.mean()), one)):
+                tensors = _copy(load(digest))
+                if align(digest, tensors, tensors):
+                    self._reference = digest, tensors
+                    break
+        waiting = [digest for digest, kept in self._profiles.items() if kept.to_reference is None]
+        for place, digest in enumerate(waiting):
+            progress("aligning to the reference", place / len(waiting))
+            assert self._reference is not None  # without one all were refused
+            align(digest, load(digest), self._reference[1])
+        return refused
+
+    def add(self, digest: bytes, tensors: Mapping[str, Tensor]) -> Profile:
+        """Measures the snapshot and aligns it to the reference, unless that was done before; the first becomes it.
+
+        For snapshots known to be trained, one at a time: `measure` and `settle` choose a reference among many.
+
+        :raises BadSnapshot: its losses are no numbers, or it cannot be aligned
         :raises ModelError: the tensors do not fit the model or the spec
         """
-        known = self._profiles.get(digest)
-        if known is not None:
-            return known
-        data = self._validation
-        measured = self._evaluator.measure(self._evaluator.place(tensors), data.select_inputs, data.select_targets)
-        if not math.isfinite(measured.loss):
-            raise BadSnapshot("the parameters give a loss that is not a number on the validation data")
-        to_reference = None
-        if self._spec is not None:
-            if self._reference is None:
-                self._reference = {name: tensor.clone() for name, tensor in tensors.items()}
-            to_reference = match(self._spec, self._reference, tensors, seed=self._seed)
-        profile = Profile(to_reference, measured.losses)
-        self._profiles[digest] = profile
-        return profile
+        profile = self.measure(digest, tensors)
+        if self._spec is None or profile.to_reference is not None:
+            return profile
+        reference = (digest, _copy(tensors)) if self._reference is None else self._reference
+        try:
+            self._align(digest, tensors, reference[1], lambda doing, done: None)
+        except (BadSnapshot, ModelError):
+            del self._profiles[digest]
+            raise
+        self._reference = reference
+        return self._profiles[digest]
 
     def keep(self, digests: Collection[bytes]) -> None:
-        """Forgets all snapshots but these; the reference stays."""
+        """Forgets all snapshots but these."""
         self._profiles = {digest: kept for digest, kept in self._profiles.items() if digest in digests}
 
+    def _align(
+        self, digest: bytes, tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor], progress: Progress
+    ) -> None:
+        assert self._spec is not None
+        found = match(
+            self._spec,
+            reference,
+            tensors,
+            seed=self._seed,
+            device=self._evaluator.device,
+            time_budget_seconds=self._time_budget_seconds,
+            progress=lambda *visits: progress("aligning to the reference", 0.0),
+        )
+        self._profiles[digest] = dataclasses.replace(self._profiles[digest], to_reference=found)
+
     def alignment(self, buyer: bytes, seller: bytes) -> Permutations | None:
-        """Brings the seller to the buyer by way of the reference; None without a spec. Both must have been added."""
+        """Brings the seller to the buyer by way of the reference; None without a spec. Both must have been aligned."""
         first, second = self._profiles[buyer].to_reference, self._profiles[seller].to_reference
         return None if self._spec is None or first is None or second is None else between(self._spec, first, second)
 
     def pairs(
-        self, wanted: Mapping[bytes, Sequence[bytes]], load: Load, *, budget: int
+        self,
+        wanted: Mapping[bytes, Sequence[bytes]],
+        load: Load,
+        *,
+        budget: int,
+        progress: Progress = lambda doing, done: None,
     ) -> tuple[tuple[bytes, bytes], ...]:
         """At most `budget` (buyer, seller) pairs for a full appraisal, of all that are `wanted` (buyer -> its sellers).
 
         The most promising first. A buyer for whom some probe promises a gain has at least one, where the budget has
-        room for one each. All digests must have been added.
+        room for one each. All digests must have been aligned.
         """
         scores = {
             (buyer, seller): complementarity(self._profiles[buyer].losses, self._profiles[seller].losses)
@@ -187,11 +235,11 @@ class Scout:
         scores = {pair: score - lowest + 1.0 for pair, score in scores.items()}
         for stage in self._stages:
             entering = shortlist(scores, math.ceil(stage.pairs * budget))
-            scores = self._probe(entering, load, stage)
+            scores = self._probe(entering, load, stage, progress)
         return shortlist(scores, budget)
 
     def _probe(
-        self, pairs: Collection[tuple[bytes, bytes]], load: Load, stage: Stage
+        self, pairs: Collection[tuple[bytes, bytes]], load: Load, stage: Stage, progress: Progress
     ) -> dict[tuple[bytes, bytes], float]:
         chosen = self._order[: stage.samples]
         inputs, targets = self._validation.select_inputs[chosen], self._validation.select_targets[chosen]
@@ -200,33 +248,15 @@ class Scout:
             own = load(buyer)
             before = float(self._profiles[buyer].losses[chosen.cpu()].mean())
             for seller in (seller for other, seller in pairs if other == buyer):
-                after = self._least_loss(
-                    own, load(seller), self.alignment(buyer, seller), stage.alphas, inputs, targets
-                )
+                progress("ranking", len(scores) / len(pairs))
+                others = [load(seller)]
+                alignment = self.alignment(buyer, seller)
+                if self._spec is not None and alignment is not None and not is_identity(alignment):
+                    others.append(apply(self._spec, alignment, others[0]))
+                after = least_loss(self._evaluator, own, others, self._tradable, stage.alphas, inputs, targets)
                 scores[buyer, seller] = before - after
         return scores
 
-    def _least_loss(
-        self,
-        buyer: Mapping[str, Tensor],
-        seller: Mapping[str, Tensor],
-        alignment: Permutations | None,
-        alphas: Sequence[float],
-        inputs: Tensor,
-        targets: Tensor,
-    ) -> float:
-        names = mergeable(buyer, seller, self._tradable)
-        sellers = [seller]
-        if self._spec is not None and alignment is not None and not is_identity(alignment):
-            sellers.append(apply(self._spec, alignment, seller))
-        placed = self._evaluator.place(buyer)
-        least = math.inf
-        for aligned in sellers:
-            other = self._evaluator.place({name: aligned[name] for name in names})
-            for alpha in alphas:
-                merged = merge(placed, other, alpha, names)
-                if self._evaluator.has_statistics():
-                    merged = self._evaluator.reset_statistics(merged, inputs, names)
-                loss = self._evaluator.measure(merged, inputs, targets).loss
-                least = min(least, math.inf if math.isnan(loss) else loss)
-        return least
+
+def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}

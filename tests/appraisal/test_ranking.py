@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from p2pmarket.alignment import PermutationSpec, apply, is_identity
 from p2pmarket.appraisal import Evaluator, appraise
-from p2pmarket.appraisal.ranking import Scout, Stage, between, complementarity, shortlist
+from p2pmarket.appraisal.ranking import Scout, Stage, between
+from p2pmarket.appraisal.scores import complementarity, shortlist
 from p2pmarket.errors import BadSnapshot, ModelError
 
 pytest.importorskip("sklearn")
@@ -181,3 +182,85 @@ def test_bad_snapshots_are_refused_and_leave_nothing() -> None:
         scout.alignment(b"good", b"bad")
     aligned = scout.alignment(b"good", b"good")
     assert aligned is not None and is_identity(aligned)  # the good one is the reference
+
+
+def _settled(agents: dict[bytes, Tensors], scout: Scout | None = None) -> Scout:
+    scout = scout or _scout()
+    for digest, tensors in agents.items():
+        scout.measure(digest, tensors)
+    assert scout.settle(agents.__getitem__) == {}
+    return scout
+
+
+def _zeros() -> Tensors:
+    return {name: torch.zeros_like(tensor) for name, tensor in trained(0, 1).items()}
+
+
+@pytest.mark.parametrize("bad", [_zeros(), untrained(3)], ids=["zeros", "noise"])
+def test_a_model_that_never_trained_is_not_the_reference(bad: Tensors) -> None:
+    _, _, spec = bench()
+    first, second = (_shuffled(spec, trained(0, 1), seed) for seed in (1, 2))
+    agents = {b"bad": bad, b"first": first, b"second": second}
+    found = _settled(agents).alignment(b"first", b"second")
+    assert found is not None
+    moved = apply(spec, found, second)
+    assert all(torch.equal(moved[name], first[name]) for name in first)
+    assert _settled(agents).reference != b"bad"
+    before = _scout()  # the control: the first one added stays the reference, and the pair does not find together
+    for digest, tensors in agents.items():
+        before.add(digest, tensors)
+    assert before.reference == b"bad"
+    poor = before.alignment(b"first", b"second")
+    assert poor is not None and (bad["layers.0.weight"].any() or is_identity(poor))
+
+
+def test_the_reference_stays_while_it_is_kept_and_then_all_are_aligned_anew() -> None:
+    agents = _agents()
+    scout = _settled({digest: agents[digest] for digest in list(agents)[1:]})
+    chosen = scout.reference
+    assert chosen is not None and chosen != bytes([3])
+    losses = {digest: scout.measure(digest, {}).losses.mean() for digest in list(agents)[1:]}
+    assert chosen == min(losses, key=lambda digest: float(losses[digest]))
+    assert _settled(agents, scout).reference == chosen
+    rest = {digest: tensors for digest, tensors in agents.items() if digest != chosen}
+    scout.keep(rest)
+    old = scout.measure(bytes([3]), {}).to_reference
+    assert _settled(rest, scout).reference in rest
+    new, own = scout.measure(bytes([3]), {}).to_reference, scout.reference
+    assert old is not None and new is not None and not all(torch.equal(old[name], new[name]) for name in old)
+    assert own is not None and is_identity(scout.measure(own, {}).to_reference or {})
+    with pytest.raises(KeyError):
+        scout.alignment(chosen, bytes([3]))
+
+
+def test_what_cannot_be_aligned_is_named_and_forgotten() -> None:
+    agents = {b"huge": dict(trained(0, 1)), b"good": trained(5, 2)}
+    # The same function, of lower loss than the other's or not: squares of its weights are no float32 numbers.
+    for name, factor in (("layers.0.weight", 1e25), ("layers.0.bias", 1e25), ("layers.1.weight", 1e-25)):
+        agents[b"huge"][name] = agents[b"huge"][name] * factor
+    scout = _scout()
+    for digest, tensors in agents.items():
+        scout.measure(digest, tensors)
+    assert list(scout.settle(agents.__getitem__)) == [b"huge"] and scout.reference == b"good"
+    alone = _scout()
+    alone.measure(b"huge", agents[b"huge"])
+    assert list(alone.settle(agents.__getitem__)) == [b"huge"] and alone.reference is None
+    with pytest.raises(BadSnapshot):
+        alone.add(b"huge", agents[b"huge"])
+    assert alone.reference is None
+    assert alone.settle(agents.__getitem__) == {}
+
+
+def test_alignments_and_probes_can_be_stopped() -> None:
+    def stop(doing: str, done: float) -> None:
+        assert 0 <= done <= 1
+        raise InterruptedError(doing)
+
+    scout, agents = _scout(), _agents()
+    for digest, tensors in agents.items():
+        scout.measure(digest, tensors)
+    with pytest.raises(InterruptedError, match="aligning"):
+        scout.settle(agents.__getitem__, stop)
+    with pytest.raises(InterruptedError, match="ranking"):
+        _known().pairs(_all(), agents.__getitem__, budget=3, progress=stop)
+    assert scout.settle(agents.__getitem__) == {} and scout.pairs(_all(), agents.__getitem__, budget=3)
