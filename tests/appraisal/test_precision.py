@@ -51,7 +51,7 @@ def test_the_fastest_format_wins_where_it_is_well_ahead() -> None:
     assert choice.format == BF16
     assert "2.5 times as fast" in str(choice) and "0.10%" in str(choice)
     assert _choose({LAST: 0.4, BF16: 0.45}, _nearly_equal).format == LAST
-    assert _choose({LAST: 0.95, BF16: 0.6}, _nearly_equal) == Choice(EXACT, "no other format is well ahead of it here")
+    assert _choose({LAST: 0.95, BF16: 0.7}, _nearly_equal) == Choice(EXACT, "no other format is well ahead of it here")
 
 
 def test_a_format_that_changes_the_losses_is_refused_even_when_it_was_asked_for() -> None:
