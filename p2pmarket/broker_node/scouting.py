@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from p2pmarket.alignment import Permutations
+from p2pmarket.appraisal.plan import Progress
 from p2pmarket.appraisal.ranking import Scout
 from p2pmarket.broker_node.book import Submission
 from p2pmarket.errors import MachineFault, MarketError
@@ -37,15 +37,19 @@ class Scouting:
     def __init__(self, scout: Scout, schema: Schema) -> None:
         self._scout = scout
         self._schema = schema
-        self._known: set[bytes] = set()
         self._lock = threading.Lock()
 
     def shortlist(
-        self, wanted: Mapping[Submission, Sequence[Submission]], path_of: PathOf, limit: int
+        self,
+        wanted: Mapping[Submission, Sequence[Submission]],
+        path_of: PathOf,
+        limit: int,
+        progress: Progress = lambda doing, done: None,
     ) -> dict[Submission, tuple[Submission, ...]]:
         """For every buyer at most `limit` of its sellers, the most promising first.
 
         :param wanted: buyers of this task -> all sellers each may buy from
+        :param progress: told what is being done and the finished part of it, 0 ... 1; may raise to stop
         :raises MachineFault: this machine cannot read what it wrote
         """
         members = {one.snapshot: one for buyer, sellers in wanted.items() for one in (buyer, *sellers)}
@@ -57,33 +61,39 @@ class Scouting:
 
         with self._lock:
             self._scout.keep(members.keys())
-            self._known = {snapshot for snapshot in members if self._add(snapshot, load)}
+            known = set()
+            for place, snapshot in enumerate(members):
+                progress("measuring", place / len(members))
+                if self._measured(snapshot, load):
+                    known.add(snapshot)
+            for snapshot, error in self._scout.settle(load, progress).items():
+                _log_unranked(snapshot, error)
+                known.discard(snapshot)
             pairs = self._scout.pairs(
                 {
-                    buyer.snapshot: [seller.snapshot for seller in sellers if seller.snapshot in self._known]
+                    buyer.snapshot: [seller.snapshot for seller in sellers if seller.snapshot in known]
                     for buyer, sellers in wanted.items()
-                    if buyer.snapshot in self._known
+                    if buyer.snapshot in known
                 },
                 load,
                 budget=limit * len(wanted),
+                progress=progress,
             )
-        return {buyer: _first(buyer, sellers, pairs, self._known, limit) for buyer, sellers in wanted.items()}
+        return {buyer: _first(buyer, sellers, pairs, known, limit) for buyer, sellers in wanted.items()}
 
-    def alignment(self, buyer: Submission, seller: Submission) -> Permutations | None:
-        """Brings the seller to the buyer by way of the market's reference; None where either was not ranked."""
-        if not {buyer.snapshot, seller.snapshot} <= self._known:
-            return None
-        return self._scout.alignment(buyer.snapshot, seller.snapshot)
-
-    def _add(self, snapshot: bytes, load: Callable[[bytes], Mapping[str, Tensor]]) -> bool:
+    def _measured(self, snapshot: bytes, load: Callable[[bytes], Mapping[str, Tensor]]) -> bool:
         try:
-            self._scout.add(snapshot, load(snapshot))
+            self._scout.measure(snapshot, load(snapshot))
             return True
         except MachineFault:
             raise
         except MarketError as error:  # another task's model, or parameters that give no number
-            log.info("snapshot %s is not ranked: %s", snapshot.hex()[:8], error)
+            _log_unranked(snapshot, error)
             return False
+
+
+def _log_unranked(snapshot: bytes, error: MarketError) -> None:
+    log.info("snapshot %s is not ranked: %s", snapshot.hex()[:8], error)
 
 
 def _first(

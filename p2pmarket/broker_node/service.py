@@ -20,7 +20,8 @@ from p2pmarket.alignment import PermutationSpec
 from p2pmarket.alignment.automatic import find_symmetry
 from p2pmarket.appraisal.evaluator import evaluators_for
 from p2pmarket.appraisal.validation import Validation
-from p2pmarket.broker_node.appraiser import Appraiser, TaskBench
+from p2pmarket.broker_node.appraiser import Appraiser
+from p2pmarket.broker_node.benches import TaskBench
 from p2pmarket.broker_node.broker import Broker
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.crypto.keyring import Keyring
@@ -86,7 +87,7 @@ async def run_broker(settings: BrokerSettings, emit: Emit) -> None:
 def load_appraiser(settings: BrokerSettings, terms: MarketTerms) -> Appraiser:
     """The appraiser for the settings' validation data, tried out.
 
-    :raises ModelError, DataError, SettingsError: model, data and terms do not fit each other
+    :raises ModelError, DataError, SettingsError, TermsError: model, data and terms do not fit each other
     """
     sources = validation_sources(settings.validation, terms)
     data = {task: load_dataset(source, allow_import=True) for task, source in sources.items()}
@@ -103,6 +104,7 @@ def build_appraiser(
     The terms are the operator's own configuration: a factory that they name is imported.
 
     :raises ModelError, DataError: they do not fit each other
+    :raises TermsError: the groups do not divide what is for sale
     """
     benches = {}
     for task in terms.tasks:
