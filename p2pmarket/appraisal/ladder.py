@@ -17,8 +17,10 @@ many reports an agent gets in an hour (the terms' submissions_per_hour, max_sell
 
 Equal questions get equal answers, so asking again and averaging brings nothing. All rounding is against the gain: told
 <= true for `gain` and `low`, told >= true for `loss_after`, and the interval told holds the true one of the gain over
-the best. An honest agent whose loss falls sees its best gain understated, and its own loss overstated, by at most two
-steps: a gain of a third of its loss is told with a relative error below 2 * 3 / `steps`.
+the best. Merits are told on the gains' rungs. A purchase upon another begins with what was told of that one: its own
+report of the loss between the two would be a second and finer one. An honest agent whose loss falls sees its best gain
+understated, and its own loss overstated, by at most two steps: a gain of a third of its loss is told with a relative
+error below 2 * 3 / `steps`.
 
 What remains possible: every told report is a reading of log2(steps) bits or so, and a coalition has one for every pair
 of its snapshots that the terms allow. It may climb: propose sellers at random, keep what is reported as a gain.
@@ -76,6 +78,12 @@ class Numbers:
     metric_after: float
     weight: float
     """The seller's portion; 0: nothing would be delivered, and told numbers are those of no purchase."""
+    merit: float = 0.0
+    """Told on the rungs of the gain, never above it; less than a step, and less than nothing, is told as none."""
+    merit_low: float = 0.0
+    """Told in fours of steps, rounded down and never above the merit told."""
+    merit_high: float = 0.0
+    """Told in fours of steps, rounded up."""
 
 
 def told(state: Told, exact: Numbers, rule: Rule) -> tuple[Numbers, Told]:
@@ -84,28 +92,22 @@ def told(state: Told, exact: Numbers, rule: Rule) -> tuple[Numbers, Told]:
     Told numbers keep `gain == loss_before - loss_after` up to float error.
     """
     state = _own(state, exact, rule)
-    before = state.loss
-    step = before / rule.steps
-    # Over the best it was told: what a worse snapshot adds to the gain is the agent's own doing.
-    excess = max(0.0, exact.gain - (before - exact.loss_after))
-    steps = _steps(exact.gain - excess, step)
-    if exact.weight == 0 or steps < 1 or exact.low - excess <= 0:
-        return Numbers(before, before, 0.0, 0.0, 0.0, state.metric, state.metric, 0.0), state
-    if steps > state.gain:
-        state = dataclasses.replace(state, gain=steps)
-    gain = step * _rung(state.gain, steps)
-    better = exact.metric_after - exact.metric_before
-    numbers = Numbers(
-        loss_before=before,
-        loss_after=before - gain,
-        gain=gain,
-        low=min(gain, step * _steps(exact.low - excess, 4 * step) * 4),
-        high=step * 4 * math.ceil((exact.high - excess) / (4 * step)),
-        metric_before=state.metric,
-        metric_after=state.metric + math.floor(4 * better) / 4,
-        weight=max(1, math.ceil(4 * min(1.0, exact.weight))) / 4,
-    )
-    return numbers, state
+    steps = _tellable(state.loss, exact, rule)
+    state = dataclasses.replace(state, gain=max(state.gain, steps))
+    return _coarse(state, steps, exact, rule), state
+
+
+def told_upon(before: Numbers, exact: Numbers, rule: Rule) -> Numbers:
+    """What the buyer is told of a purchase upon another one.
+
+    The exact loss after that other purchase is no loss of the buyer's own, and its ladder does not look at it: what was
+    told to be reached is what this report begins with, and gains are told over it.
+
+    :param before: what was told of the other purchase; where that was nothing, nothing is told of this one
+    :param exact: `loss_before` and `metric_before` are those after the other purchase
+    """
+    steps = _tellable(before.loss_after, exact, rule) if before.weight > 0 else 0
+    return _coarse(Told(before.loss_after, before.metric_after, steps), steps, exact, rule)
 
 
 def told_round(state: Told, exact: Sequence[Numbers], rule: Rule) -> tuple[tuple[Numbers, ...], Told]:
@@ -117,6 +119,43 @@ def told_round(state: Told, exact: Sequence[Numbers], rule: Rule) -> tuple[tuple
     for index in sorted(range(len(exact)), key=lambda index: -exact[index].gain):
         numbers[index], state = told(state, exact[index], rule)
     return tuple(numbers), state
+
+
+def _tellable(before: float, exact: Numbers, rule: Rule) -> int:
+    """The gain over the told loss `before`, in whole steps; 0: not told."""
+    excess = _excess(before, exact)
+    if exact.weight == 0 or exact.low - excess <= 0:
+        return 0
+    return max(0, _steps(exact.gain - excess, before / rule.steps))
+
+
+def _excess(before: float, exact: Numbers) -> float:
+    """What of the gain is not over the best that was told: what a worse snapshot adds is the agent's own doing."""
+    return max(0.0, exact.gain - (before - exact.loss_after))
+
+
+def _coarse(state: Told, steps: int, exact: Numbers, rule: Rule) -> Numbers:
+    """The numbers told of a gain of so many steps over the told loss; of no purchase for 0."""
+    before, metric = state.loss, state.metric
+    if steps < 1:
+        return Numbers(before, before, 0.0, 0.0, 0.0, metric, metric, 0.0)
+    step, excess = before / rule.steps, _excess(before, exact)
+    gain = step * _rung(state.gain, steps)
+    merits = min(steps, _steps(exact.merit, step))
+    merit = step * _rung(state.gain, merits) if merits >= 1 else 0.0
+    return Numbers(
+        loss_before=before,
+        loss_after=before - gain,
+        gain=gain,
+        low=min(gain, _four_below(exact.low - excess, step)),
+        high=_four_above(exact.high - excess, step),
+        metric_before=metric,
+        metric_after=metric + math.floor(4 * (exact.metric_after - exact.metric_before)) / 4,
+        weight=max(1, math.ceil(4 * min(1.0, exact.weight))) / 4,
+        merit=merit,
+        merit_low=min(merit, _four_below(exact.merit_low, step)),
+        merit_high=max(merit, _four_above(exact.merit_high, step)),
+    )
 
 
 def _rung(best: int, steps: int) -> int:
@@ -148,6 +187,15 @@ def _grid_above(loss: float, ratio: float) -> float:
     while ratio**power < loss:  # what the logarithm rounded away
         power += 1
     return ratio**power
+
+
+def _four_below(value: float, step: float) -> float:
+    """The next limit of an interval, in fours of steps, that is not above `value`."""
+    return step * 4 * math.floor(value / (4 * step))
+
+
+def _four_above(value: float, step: float) -> float:
+    return step * 4 * math.ceil(value / (4 * step))
 
 
 def _steps(value: float, step: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from p2pmarket.appraisal.ladder import Numbers, Rule, Told, told, told_round
+from p2pmarket.appraisal.ladder import Numbers, Rule, Told, told, told_round, told_upon
 
 Vector = NDArray[np.float64]
 Oracle = Callable[[Vector], float]
@@ -94,6 +95,69 @@ def test_equal_questions_get_equal_answers() -> None:
 def test_a_gain_within_chance_is_not_told() -> None:
     assert told(Told(), exact(1.0, 0.5, reach=0.6), Rule())[0].weight == 0.0
     assert told(Told(), exact(1.0, 0.5, reach=0.1), Rule())[0].weight > 0.0
+
+
+merits = st.floats(-1.0, 1.5)
+
+
+@given(reports, merits, st.floats(0.0, 1.0))
+def test_a_merit_is_told_on_the_rungs_of_the_gains_and_its_interval_holds(
+    rows: list[tuple[float, float, float]], part: float, reach: float
+) -> None:
+    state = Told()
+    for before, after, _ in rows:
+        merit = part * before
+        true = dataclasses.replace(
+            exact(before, after, reach=1e-3 * before),
+            merit=merit,
+            merit_low=merit - reach * before,
+            merit_high=merit + reach * before,
+        )
+        numbers, state = told(state, true, Rule())
+        if numbers.weight == 0:
+            assert (numbers.merit, numbers.merit_low, numbers.merit_high) == (0.0, 0.0, 0.0)
+            continue
+        step = numbers.loss_before / 16
+        tiny = 1e-9 * numbers.loss_before
+        assert 0 <= numbers.merit <= max(0.0, merit) + tiny
+        assert numbers.merit <= numbers.gain
+        assert numbers.merit_low <= true.merit_low + tiny and numbers.merit_high >= true.merit_high - tiny
+        assert numbers.merit_low <= numbers.merit <= numbers.merit_high
+        rungs = {0} | {rung for rung in (state.gain, *(max(1, state.gain >> half) for half in range(1, 6)))}
+        assert round(numbers.merit / step, 6) in rungs
+        for limit in {numbers.merit_low, numbers.merit_high} - {numbers.merit}:
+            assert limit / (4 * step) == pytest.approx(round(limit / (4 * step)), abs=1e-6)
+
+
+def test_a_small_merit_beside_a_large_gain_is_told_in_no_finer_steps_than_a_small_gain() -> None:
+    _, state = told(Told(), exact(1.0, 0.1), Rule())
+    assert state.gain == 14
+    merits_told = {
+        told(state, dataclasses.replace(exact(1.0, 0.1), merit=merit, merit_high=1.0), Rule())[0].merit
+        for merit in np.linspace(-1, 2, 500)
+    }
+    assert len(merits_told) == len({0, 14, 7, 3, 1})
+
+
+@given(st.floats(0.2, 0.95), st.floats(0.2, 0.95), st.floats(0.0, 1.0))
+def test_a_purchase_upon_another_says_no_more_of_it_than_its_own_report(
+    first: float, second: float, part: float
+) -> None:
+    """The other merge's exact loss is moved within its step: what is told upon it begins at the same numbers."""
+    base, _ = told(Told(), exact(1.0, first), Rule())
+    between = first + part * (base.loss_after - first)  # all the losses that would be told alike, and not above
+    upon = told_upon(base, exact(between, second * first), Rule())
+    assert (upon.loss_before, upon.metric_before) == (base.loss_after, base.metric_after)
+    assert upon.gain <= between - second * first + 1e-9 or upon.weight == 0
+    if upon.weight > 0:
+        assert upon.loss_after >= second * first - 1e-9
+
+
+def test_upon_what_was_not_told_nothing_is_told() -> None:
+    base, _ = told(Told(), exact(1.0, 0.99), Rule())
+    assert base.weight == 0
+    upon = told_upon(base, exact(0.99, 0.2), Rule())
+    assert upon.weight == 0 and (upon.gain, upon.loss_before) == (0.0, base.loss_after)
 
 
 # The attacks. A loss that is quadratic in 30 parameters, as any is near its optimum; the attacker chooses parameters,
