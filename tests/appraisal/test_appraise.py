@@ -14,6 +14,7 @@ from p2pmarket.alignment import PermutationSpec, apply, inverse, is_identity
 from p2pmarket.appraisal import Appraisal, Evaluator, Validation, align_pair, appraise, gain_on, plan_merge
 from p2pmarket.appraisal.evaluator import Measured
 from p2pmarket.appraisal.gain import measured_gain
+from p2pmarket.appraisal.plan import MergePlan
 from p2pmarket.errors import BadSnapshot, ModelError
 from p2pmarket.parameters import round_trip, take_snapshot
 
@@ -101,6 +102,34 @@ def test_a_seller_equal_to_the_buyer_brings_exactly_nothing() -> None:
     assert appraisal.alignment == "identity"
 
 
+def test_the_buyers_own_function_in_another_order_of_units_is_no_gain() -> None:
+    """Sums in another order are other float32 numbers: half of all orders "lower" the loss, by rounding alone."""
+    buyer = trained(0, 1)
+    evaluator, validation, spec = bench()
+    whole = MergePlan("identity", "model", 1.0, {name: torch.ones(()) for name in buyer})
+    own = evaluator.measure(buyer, validation.select_inputs, validation.select_targets).loss
+    refused = 0
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        orders = {name: torch.randperm(size, generator=generator) for name, size in spec.sizes.items()}
+        seller = apply(spec, orders, buyer)
+        there = evaluator.measure(seller, validation.select_inputs, validation.select_targets).loss
+        assert there == pytest.approx(own, rel=1e-7)
+        appraisal = _appraise(buyer, seller, plan=whole, spec=None)
+        assert (appraisal.alpha, appraisal.gain, appraisal.select_gain) == (0.0, 0.0, 0.0) and not appraisal.delivered
+        refused += there < own
+        assert appraisal.reason == (
+            "the best merge found changes the loss by no more than rounding does"
+            if there < own
+            else "the best merge found does not lower the loss"
+        )
+    assert refused > 0, "no order of these showed a false gain; take others"
+    # The control: a gain that is small but there is sold.
+    small = MergePlan("identity", "model", 1e-3, {name: torch.tensor(1e-3) for name in buyer})
+    appraisal = _appraise(buyer, trained(5, 2), plan=small, spec=None)
+    assert appraisal.delivered and 0 < appraisal.select_gain < 0.01 * own
+
+
 def test_a_codec_that_loses_the_gain_is_no_purchase() -> None:
     def destroy(tensors: Tensors) -> Tensors:
         return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
@@ -153,7 +182,8 @@ def test_report_changes_nothing_but_the_numbers_told() -> None:
         validation.report_targets[order],
     )
     honest, blind = _appraise(first, second), _appraise(first, second, validation=shuffled)
-    assert (honest.alpha, honest.alignment) == (blind.alpha, blind.alignment)
+    chosen = [(one.alpha, one.alignment, one.select_gain, one.adds, one.reason) for one in (honest, blind)]
+    assert chosen[0] == chosen[1]
     assert all(torch.equal(tensor, blind.delivered[name]) for name, tensor in honest.delivered.items())
     assert honest.gain != blind.gain
     # The control: SELECT does choose.
