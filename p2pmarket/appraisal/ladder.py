@@ -23,14 +23,14 @@ understated, and its own loss overstated, by at most two steps: a gain of a thir
 error below 2 * 3 / `steps`.
 
 What remains possible: every told report is a reading of log2(steps) bits or so, and a coalition has one for every pair
-of its snapshots that the terms allow. It may climb: propose sellers at random, keep what is reported as a gain.
-Each such step is a true improvement of at least a step on REPORT, and costs a report, so what is to be had is the
-optimum slowly, as every training run has it. New identities begin with an empty state: they must
-cost something, or the market must admit its agents. Nothing is hidden from a buyer that buys: the delivery is the
-merge itself. Measured on quadratics in 30 dimensions, with the best of many regressions (part of the way to the optimum
-that is left; 0 without these rules): 496 snapshots of one agent 0.78 to 1; one poor buyer with sellers at chosen
-parameters, 64 reports 0.4 to 1, and 496 of them (eight agents, or eight hours) 0.12 to 0.5; 496 new identities with a
-snapshot each 0.1 to 0.23.
+of its snapshots that the terms allow. It may climb: propose sellers at random, keep what is reported as a gain. Each
+such step is a true improvement of at least a step on REPORT, and costs a report, so what is to be had is the optimum
+slowly, as every training run has it. New identities begin with an empty state: they must cost something, or the market
+must admit its agents. Nothing is hidden from a buyer that buys: the delivery is the merge itself. Measured on
+quadratics in 30 dimensions, from losses and gains (no merits, no chains), with the best of many regressions (part of
+the way to the optimum that is left; 0 without these rules): 496 snapshots of one agent 0.78 to 1; one poor buyer with
+sellers at chosen parameters, 64 reports 0.4 to 1, and 496 of them (eight agents, or eight hours) 0.12 to 0.5; 496 new
+identities with a snapshot each 0.1 to 0.23.
 """
 
 from __future__ import annotations
