@@ -95,7 +95,9 @@ class Appraisals:
         """Appraises a round and tells its members; of nothing, where that fails for a reason that would come again."""
         try:
             wanted = {buyer: due.sellers_for(buyer) for buyer in due.members if buyer.buy}
-            chosen = await self._in_worker(lambda worker: self._appraiser.shortlist(wanted, self._book.parcel))
+            chosen = await self._in_worker(
+                lambda worker: self._appraiser.shortlist(wanted, self._book.parcel, progress=self._stop_when_closed)
+            )
             findings = {buyer.id: await self._appraise_for(buyer, sellers) for buyer, sellers in chosen.items()}
             await self._finish(due, findings)
         except MachineFault:

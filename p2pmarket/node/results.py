@@ -52,7 +52,7 @@ class TradeResult:
     sold: tuple[Sale, ...] = ()
     """Sales that became known since the last visit."""
     reports: tuple[GainReport, ...] = ()
-    """What the broker offered, best gain first."""
+    """What the broker offered, best gain first, those upon another purchase last."""
     balance: int = 0
     """Micro-credits after this visit."""
     round: int = 0
