@@ -8,6 +8,8 @@ Fails with ModelError where a module can neither be exported nor taken apart int
 from __future__ import annotations
 
 import dataclasses
+import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -24,6 +26,8 @@ from p2pmarket.alignment.tracing import Traced, trace
 from p2pmarket.alignment.verification import SAME_FUNCTION, SelfTest, copied, verify_spec
 from p2pmarket.errors import ModelError
 from p2pmarket.permutation import PermutationSpec, last_position
+
+log = logging.getLogger(__name__)
 
 Method = Literal["graph", "submodules", "given"]
 
@@ -70,11 +74,15 @@ def find_symmetry(
     Method: Ainsworth et al. 2022, section 2, for the axes of an exported graph joined by unification. The model is
     not changed. Give a batch of at least two examples: an axis of one position looks like a stretched one.
 
+    Takes some 40 bytes of memory for each parameter while it runs, as the self-test holds float64 copies.
+
     :param example_inputs: what the model is called with; floating point or indices
     :raises ModelError: the module cannot be copied, run or traced, or has parameters that cannot be permuted
     """
     keywords = dict(kwargs or {})
     state = shared_tensors(model)
+    started = time.monotonic()
+    log.info("looking for the symmetries of %s, %s parameters", type(model).__name__, f"{_elements(state):,}")
     copy = copied(model)
     arguments = tuple(part.cpu() if isinstance(part, torch.Tensor) else part for part in example_inputs)
     keywords = {name: part.cpu() if isinstance(part, torch.Tensor) else part for name, part in keywords.items()}
@@ -89,10 +97,18 @@ def find_symmetry(
         method = "submodules"
         notes += [str(reason).partition("; write")[0], *left_out]
     traced = trace(programs, state)
+    del copy, programs  # the self-test needs the memory
     found = found_places({shared.names: traced.tensors[shared.names[0]] for shared in state})
     _pin_what_is_out_of_reach(found, traced)
     test = SelfTest(model, arguments, keywords, seed=seed)
     spec = _tested(found, test)
+    log.info(
+        "found the symmetries of %s in %.1f s: %d classes from %d operations",
+        type(model).__name__,
+        time.monotonic() - started,
+        len(spec.classes),
+        traced.operations,
+    )
     if test.tolerance != SAME_FUNCTION:
         notes.append(f"the model computes in low precision: outputs were compared to {test.tolerance:g} only")
     notes += _about_unknown(traced.unknown)

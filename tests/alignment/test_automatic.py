@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import re
 
 import pytest
 import torch
@@ -291,6 +293,14 @@ def test_whatever_a_model_raises_is_one_sentence(failure: Exception) -> None:
         with pytest.raises(ModelError, match=match) as caught:
             find(_Fussy(failure), inputs)
         assert "\n" not in str(caught.value)
+
+
+def test_it_says_when_it_begins_and_how_long_it_took(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "p2pmarket.alignment"):
+        found(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), (4, 3))
+    before, after = (record.getMessage() for record in caplog.records if record.name.startswith("p2pmarket"))
+    assert before == "looking for the symmetries of Sequential, 32 parameters"
+    assert re.fullmatch(r"found the symmetries of Sequential in \d+\.\d s: 1 classes from 3 operations", after)
 
 
 def test_indices_beyond_the_table_are_named() -> None:
