@@ -74,7 +74,7 @@ def find_symmetry(
     Method: Ainsworth et al. 2022, section 2, for the axes of an exported graph joined by unification. The model is
     not changed. Give a batch of at least two examples: an axis of one position looks like a stretched one.
 
-    Takes some 40 bytes of memory for each parameter while it runs, as the self-test holds float64 copies.
+    Takes 30 to 50 bytes of memory for each parameter while it runs, as the self-test holds float64 copies.
 
     :param example_inputs: what the model is called with; floating point or indices
     :raises ModelError: the module cannot be copied, run or traced, or has parameters that cannot be permuted
