@@ -146,7 +146,7 @@ async def _start(net: LocalNet, endowments: Endowments, epochs: int, seed: int) 
     )
     common = (
         *("--market", "digits", "--test_data", str(endowments.test), "--epochs", str(epochs), "--compare_alone"),
-        *("--credits_per_gain", "10", "--reserve", "0.01"),
+        *("--credits_per_gain", "10", "--reserve", "0"),
         *endowments.flags,
         *peers,
     )

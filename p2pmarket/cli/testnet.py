@@ -61,7 +61,7 @@ async def _start_agent(
     return await net.start(
         f"agent-{index}", "node", "--market", "digits", "--data", str(endowments.agents[index]),
         "--test_data", str(endowments.test), "--epochs", str(given.epochs), "--seed", str(given.seed * 100 + index),
-        "--reserve", "0.01", *endowments.flags, "--initial_peers", *peers,
+        "--reserve", "0", *endowments.flags, "--initial_peers", *peers,
     )  # fmt: skip
 
 
