@@ -124,7 +124,7 @@ class Appraisals:
         for alone in in_turn(payable, lambda finding: finding.result):
             if len(chain) >= self._terms.max_chain:
                 break
-            step = await self._appraise_pair(buyer, alone.seller, upon=chain[-1]) if chain else alone
+            step = await self._appraise_pair(buyer, alone.seller, upon=chain) if chain else alone
             if step is not None and joins(step.result):
                 chain.append(step)
             elif step is not None and chain:
@@ -132,9 +132,9 @@ class Appraisals:
         return found + chain[1:]
 
     async def _appraise_pair(
-        self, buyer: Submission, seller: Submission, *, upon: Finding | None = None
+        self, buyer: Submission, seller: Submission, *, upon: Sequence[Finding] = ()
     ) -> Finding | None:
-        """One appraisal, of the buyer as it would be after the purchase `upon`; None when it failed: no trade."""
+        """One appraisal, of the buyer as it would be after the purchases `upon`; None when it failed: no trade."""
         trade = secrets.token_bytes(16)
         folder = private_folder(self._clearing.folder(trade))
         await self._ledger.run(
@@ -142,7 +142,7 @@ class Appraisals:
         )
         self._counts["appraisals"] += 1
         paths = (self._book.parcel(buyer.id), self._book.parcel(seller.id), folder / "delivery")
-        before = None if upon is None else (upon.trade, self._clearing.folder(upon.trade) / "delivery")
+        before = tuple((step.trade, self._clearing.folder(step.trade) / "delivery") for step in upon)
         appraise = functools.partial(self._appraiser.appraise, trade, buyer, seller, *paths, upon=before)
         try:
             return await self._in_worker(lambda worker: appraise(worker=worker, progress=self._stop_when_closed))

@@ -143,23 +143,22 @@ class Appraiser:
         out: Path,
         *,
         worker: int = 0,
-        upon: tuple[bytes, Path] | None = None,
+        upon: Sequence[tuple[bytes, Path]] = (),
         progress: Progress = lambda doing, done: None,
     ) -> Finding:
         """What `seller` would bring `buyer`, and the parcel that would be delivered, packed at `out`.
 
-        :param upon: a trade and its packed delivery: the buyer is taken as it would be after that purchase
-
+        :param upon: trades and their packed deliveries: the buyer is taken as it would be after these purchases
         :param progress: told what is being done and the finished part, 0 ... 1; may raise to stop
         :raises MarketError: a snapshot that cannot be read, or a full disk
         """
         bench = self._benches[buyer.task]
         ours = unpack(buyer_path, schema=bench.schema)
-        if upon is not None:
-            ours.update(unpack(upon[1], schema=bench.schema, partial=True))
+        for _, path in upon:
+            ours.update(unpack(path, schema=bench.schema, partial=True))
         theirs = unpack(seller_path, schema=self.schemas[seller.task])
         tradable = tradable_names(self._terms, bench.schema, buyer.request.buy_groups, seller.request.sell_groups)
-        whole = upon is None and len(tradable) == len(bench.schema.tensors)
+        whole = not upon and len(tradable) == len(bench.schema.tensors)
         known = self._merges.take(buyer, seller, bench.spec) if whole else None
         if known is None:
             aligned = self._align(bench, ours, theirs, worker, progress)
@@ -192,7 +191,7 @@ class Appraiser:
             seller=seller,
             delivery=delivery,
             data=bench.validation.digest,
-            after=None if upon is None else upon[0],
+            after=upon[-1][0] if upon else None,
             # The tensors are on disk now; a round's findings must not hold them all in memory.
             result=dataclasses.replace(result, delivered={}),
             classes=by_class(result.per_class) if self._terms.tell_classes else (),
