@@ -233,3 +233,23 @@ def test_matchings_can_be_stopped(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         book.appraised(appraiser, 0, 1, progress=stop)
     assert told.count("aligning") > 1
+
+
+def test_a_step_is_measured_upon_all_deliveries_before_it(tmp_path: Path) -> None:
+    """The first brought the trunk, the second only the head: the third's buyer has both."""
+    buyer, other = trained(0, 1, seed=3), trained(2, 3, seed=4)
+    appraiser, book = built(terms()), Book(tmp_path, buyer, other)
+    paths = []
+    for number, part in enumerate(("layers.0", "layers.1")):
+        paths.append((bytes([number]) * 16, tmp_path / f"delivery-{number}"))
+        tensors = {name: tensor for name, tensor in other.items() if name.startswith(part)}
+        pack(tensors, paths[-1][1], market="points", task="task", step=0, codec="none", zstd=False, salt=bytes(16))
+    first, second = book.members
+    found = appraiser.appraise(
+        b"t" * 16, first, second, book.path(first.id), book.path(second.id), tmp_path / "out", upon=paths
+    )
+    assert found.after == paths[-1][0]
+    bench = appraiser._benches["task"]
+    report = bench.validation.report_inputs, bench.validation.report_targets
+    assert found.result.loss_before == bench.evaluators[0].measure(other, *report).loss, "both parts are there"
+    assert found.result.loss_before != bench.evaluators[0].measure(buyer, *report).loss
