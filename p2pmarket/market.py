@@ -32,6 +32,9 @@ LOSSES = ("cross_entropy", "mse")
 METRICS = ("accuracy", "loss")
 ROUNDS = ("continuous", "barrier")
 COEFFICIENTS = ("auto", "model", "tensor", "row")
+PRICING = {"posted": 0, "midpoint": 500_000}
+"""Rules with a name and their k, in millionths: the price is ask + k (bid - ask)."""
+DISCLOSURES = ("none", "paper")
 
 Duration = Annotated[Millis, Bound(100, 366 * 24 * 3600 * 1000)]
 
@@ -99,7 +102,18 @@ class MarketTerms(Record):
     """Whether reports say what changes for each class."""
     tell_tasks: bool
     """Whether reports say what changes on the market's other tasks."""
-    pricing: Annotated[str, OneOf(("midpoint",))]
+    pricing: Annotated[str, OneOf((*PRICING, "k"))]
+    """Where between ask and bid the price falls (pricing/bargaining)."""
+    k_ppm: Annotated[int, Bound(0, 1_000_000)]
+    """The rule's k, in millionths: 0 the ask (posted), 500000 the midpoint, 1000000 the bid."""
+    max_revisions: Annotated[int, Bound(0, 64)]
+    """How often a bid below the ask may be raised, and the ask lowered; the trade closes at the first overlap."""
+    disclosure: Annotated[str, OneOf(DISCLOSURES)]
+    """What a seller that is asked for a price is told of the gain: nothing, or weight and ratio as in the paper."""
+    publish_prices: bool
+    """Whether agents may ask for anonymous statistics of bids and prices."""
+    spend_per_day: Amount
+    """Micro-credits that an account may spend in 24 hours, against stolen keys; 0: no limit."""
     opening_credit: Amount
     """Micro-credits that an account starts with."""
     fee_ppm: Annotated[int, Bound(0, 1_000_000)]
@@ -179,7 +193,16 @@ _SECTIONS: dict[str, dict[str, object]] = {
         "tell_classes": False,
         "tell_tasks": False,
     },
-    "pricing": {"rule": "midpoint", "opening_credit": "0", "fee_percent": "0"},
+    "pricing": {
+        "rule": "midpoint",
+        "k_percent": "50",
+        "max_revisions": 0,
+        "disclosure": "none",
+        "publish_prices": False,
+        "opening_credit": "0",
+        "fee_percent": "0",
+        "spend_per_day": "0",
+    },
     "limits": {
         "max_parcel_mib": 4096,
         "max_agents": 1000,
@@ -197,6 +220,7 @@ _KEY_OF_FIELD = {
     "model_arguments": "arguments",
     "round_timeout_ms": "round_timeout_seconds",
     "pricing": "rule",
+    "k_ppm": "k_percent",
     "fee_ppm": "fee_percent",
     "max_parcel_bytes": "max_parcel_mib",
     "upload_ms": "upload_seconds",
@@ -261,6 +285,11 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
             tell_classes=appraisal["tell_classes"],
             tell_tasks=appraisal["tell_tasks"],
             pricing=pricing["rule"],
+            k_ppm=_k(pricing),
+            max_revisions=pricing["max_revisions"],
+            disclosure=pricing["disclosure"],
+            publish_prices=pricing["publish_prices"],
+            spend_per_day=_credits(pricing, "spend_per_day"),
             opening_credit=_credits(pricing, "opening_credit"),
             fee_ppm=_parts_per_million(pricing, "fee_percent"),
             max_parcel_bytes=_number(bounds, "max_parcel_mib") * 1024 * 1024,
@@ -364,6 +393,12 @@ def _credits(table: dict[str, Any], key: str) -> int:
         return parse_credits(str(table[key]))
     except ValueError as error:
         raise TermsError(f"{key}: {error}") from None
+
+
+def _k(pricing: dict[str, Any]) -> int:
+    """The k of a rule: of the rule `k` as given, of the others their own."""
+    given = _parts_per_million(pricing, "k_percent")
+    return PRICING.get(pricing["rule"], given) if isinstance(pricing["rule"], str) else given
 
 
 def _parts_per_million(table: dict[str, Any], key: str) -> int:

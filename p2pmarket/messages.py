@@ -3,10 +3,11 @@
 Knows: what is said. Refuses to know: how it is framed (wire), signed (crypto/signing) or acted on (the roles).
 A message's `TYPE` is bound into its signature, so bytes signed as one type never pass as another.
 
-Agent to broker: Hello, Submit, Bid, Ask, Decline, Delivered, StatusRequest, BalanceRequest, OffersRequest.
-Broker to agent, as replies: Welcome, Accepted, Deal, NoDeal, Status, Balance, Offers, Done, Refusal.
-Broker to agent, as mail (kept until acknowledged): Appraisal, AskRequest, Sold.
-Parcels, on streams of their own: Upload, Fetch. To everyone: KeyStatement, BrokerStatement.
+Agent to broker: Hello, Submit, Bid, Ask, Decline, Delivered, StatusRequest, BalanceRequest, OffersRequest,
+ConsistencyRequest, StatisticsRequest.
+Broker to agent, as replies: Welcome, Accepted, Deal, Unmatched, NoDeal, Status, Balance, Offers, Consistency,
+Statistics, Done, Refusal. As mail (kept until acknowledged): Appraisal, AskRequest, Sold, Refund.
+Parcels, on streams of their own: Upload, Fetch. To everyone: KeyStatement, BrokerStatement, Checkpoint.
 """
 
 from __future__ import annotations
@@ -63,6 +64,18 @@ class BrokerStatement(Message):
     expires_ms: Millis
 
 
+@dataclasses.dataclass(frozen=True)
+class Checkpoint(Message):
+    """The broker's signed word on its whole log; two that contradict each other prove that it cheats."""
+
+    TYPE: ClassVar[str] = "checkpoint"
+    market: Name
+    broker: PeerId
+    size: Count
+    root: Digest
+    at_ms: Millis
+
+
 # ---- opening a session ----------------------------------------------------------------------------------------
 
 
@@ -80,6 +93,9 @@ class Hello(Message):
     """Lets the broker measure clock skew."""
     last_mail: Count
     """Highest mail number already kept; the broker forgets mail up to it and sends the rest."""
+    checkpoint: Signed | None = None
+    """The largest Checkpoint of this broker that the agent has kept. A broker whose log is not its continuation has
+    lost or forged part of it, and refuses everybody: `rolled-back`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +115,12 @@ class Welcome(Message):
     """The broker's signed KeyStatement."""
     balance: Amount
     broker_ms: Millis
+    checkpoint: Signed
+    """The Checkpoint over the log as it is now."""
+    consistency: Annotated[tuple[Digest, ...], Bound(0, 64)]
+    """Proof that the log continues that of `hello.checkpoint` (RFC 6962, section 2.1.2); empty where none was shown."""
+    acknowledged: Count
+    """Highest mail number that this agent ever said it kept: an agent that knows less has an old journal."""
 
 
 # ---- a trade, in order ----------------------------------------------------------------------------------------
@@ -250,7 +272,8 @@ class Appraisal(Message):
 class Bid(Message):
     """The buyer's binding offer: settle at any price up to `amount`, for exactly the delivery it was told of.
 
-    Answered by Deal or NoDeal. The same bytes sent again get the same answer.
+    Answered by Deal, Unmatched or NoDeal. The same bytes sent again get the same answer. The amount is held on the
+    buyer's account until the answer.
     """
 
     TYPE: ClassVar[str] = "bid"
@@ -261,6 +284,22 @@ class Bid(Message):
     delivery: Digest
     amount: Amount
     expires_ms: Millis
+    revision: Count = 0
+    """How many bids on this trade went before. A revision is above the one before it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unmatched(Message):
+    """The bid is below the ask and binds no longer; the buyer may raise it, or Decline."""
+
+    TYPE: ClassVar[str] = "unmatched"
+    trade: Id
+    revision: Count
+    """Of the bid that this answers."""
+    revisions_left: Count
+    """Bids that are still taken."""
+    until_ms: Millis
+    """The trade expires then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,7 +313,8 @@ class Decline(Message):
 
 @dataclasses.dataclass(frozen=True)
 class AskRequest(Message):
-    """Mail: a buyer bids for a snapshot without a standing ask; answer with Ask before `expires_ms`."""
+    """Mail: a buyer bids for a snapshot without a standing ask, or raised a bid below the ask; answer with Ask before
+    `expires_ms`. Where a revision gets no answer, the ask that was made before it stands."""
 
     TYPE: ClassVar[str] = "ask-request"
     market: Name
@@ -282,6 +322,12 @@ class AskRequest(Message):
     snapshot: Digest
     """The seller's snapshot."""
     expires_ms: Millis
+    revision: Count = 0
+    """Of the bid. A revised ask is not above the one before it."""
+    weight: Fraction | None = None
+    """Where the terms disclose as the paper does (section 4): purchased weight alpha, the seller's portion."""
+    ratio: float | None = None
+    """As `weight`: the buyer's loss after over before (the paper's Delta, equation 3)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,6 +342,8 @@ class Ask(Message):
     snapshot: Digest
     amount: Amount
     expires_ms: Millis
+    revision: Count = 0
+    """Of the request that it answers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,8 +406,27 @@ class Sold(Message):
     price: Amount
     fee: Amount
     balance: Amount
-    """The seller's balance after being paid."""
+    """The seller's balance after being paid; the proceeds are held until the delivery's fate is known."""
     receipt: Signed
+
+
+@dataclasses.dataclass(frozen=True)
+class Refund(Message):
+    """Mail to both sides: what was settled could not be delivered, and the buyer has its price back."""
+
+    TYPE: ClassVar[str] = "refund"
+    market: Name
+    broker: PeerId
+    trade: Id
+    buyer: PeerId
+    seller: PeerId
+    price: Amount
+    """What the buyer got back."""
+    proceeds: Amount
+    """What of it was taken back from the seller; the rest was the fee."""
+    reason: Name
+    """lost-delivery: the broker lost it; not-fetched: nothing of it was served within its term."""
+    refunded_ms: Millis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -392,6 +459,8 @@ class TradeStatus(Record):
     state: Name
     price: Amount
     receipt: Signed | None
+    word: Signed | None = None
+    """What the one who asks signed for it: the buyer its last Bid, the seller its Ask, or its Submit with one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,6 +485,8 @@ class Balance(Message):
 
     TYPE: ClassVar[str] = "balance"
     balance: Amount
+    held: Amount
+    """What of it cannot be spent now: bids without an answer, proceeds of what is not delivered yet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -442,6 +513,51 @@ class Offers(Message):
 
     TYPE: ClassVar[str] = "offers"
     offers: Annotated[tuple[Offer, ...], Bound(0, 1024)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConsistencyRequest(Message):
+    """Is the log of `second` leaves the continuation of that of `first`? (0 < first <= second <= the log's size)"""
+
+    TYPE: ClassVar[str] = "consistency-request"
+    message_id: Id
+    first: Count
+    second: Count
+
+
+@dataclasses.dataclass(frozen=True)
+class Consistency(Message):
+    """The proof (RFC 6962, section 2.1.2)."""
+
+    TYPE: ClassVar[str] = "consistency"
+    first: Count
+    second: Count
+    proof: Annotated[tuple[Digest, ...], Bound(0, 64)]
+
+
+@dataclasses.dataclass(frozen=True)
+class StatisticsRequest(Message):
+    """What is paid in this market? Answered where the terms publish prices."""
+
+    TYPE: ClassVar[str] = "statistics-request"
+    message_id: Id
+    task: Name
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics(Message):
+    """What other agents bid and paid for one task, so that nobody can be told from it (pricing.history)."""
+
+    TYPE: ClassVar[str] = "statistics"
+    task: Name
+    bids: Count
+    """Trades with a bid, those of the one who asks left out."""
+    trades: Count
+    """Of them, settled."""
+    buyers: Count
+    bid_quantiles: Annotated[tuple[Amount, ...], Bound(0, 64)]
+    """Evenly spaced, the extremes left out; empty where too few buyers bid."""
+    price_quantiles: Annotated[tuple[Amount, ...], Bound(0, 64)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -484,8 +600,9 @@ class Fetch(Message):
 MESSAGE_TYPES: dict[str, type[Message]] = {
     kind.TYPE: kind
     for kind in (
-        KeyStatement, BrokerStatement, Hello, Welcome, Submit, Accepted, GainReport, Appraisal, Bid, Decline,
-        AskRequest, Ask, Receipt, Deal, NoDeal, Sold, Delivered, StatusRequest, Status, BalanceRequest, Balance,
-        OffersRequest, Offers, Done, Refusal, Upload, Fetch,
+        KeyStatement, BrokerStatement, Checkpoint, Hello, Welcome, Submit, Accepted, GainReport, Appraisal, Bid,
+        Unmatched, Decline, AskRequest, Ask, Receipt, Deal, NoDeal, Sold, Refund, Delivered, StatusRequest, Status,
+        BalanceRequest, Balance, OffersRequest, Offers, ConsistencyRequest, Consistency, StatisticsRequest, Statistics,
+        Done, Refusal, Upload, Fetch,
     )
 }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from p2pmarket import errors, limits
 from p2pmarket.crypto.header import MAGIC
 from p2pmarket.errors import PeerFault
-from p2pmarket.ledger.leaves import Checkpoint, Opened
+from p2pmarket.ledger.leaves import Opened
 from p2pmarket.ledger.trade import diagram
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import MESSAGE_TYPES, PROTOCOL_VERSION
@@ -23,7 +23,7 @@ from p2pmarket.wire import Kind
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "protocol.md").read_text()
 LINES = " ".join(PAGE.split())
-SIGNED = {**MESSAGE_TYPES, **{kind.TYPE: kind for kind in (MarketTerms, Schema, Checkpoint)}}
+SIGNED = {**MESSAGE_TYPES, **{kind.TYPE: kind for kind in (MarketTerms, Schema)}}
 
 
 def rows(header: str) -> list[list[str]]:

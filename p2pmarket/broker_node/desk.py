@@ -164,17 +164,18 @@ class Desk:
         now = self._clock()
         keys = verify_statement(hello.keys, peer=peer, now_ms=now)
 
-        def join(ledger: Ledger) -> int:
+        def join(ledger: Ledger) -> tuple[int, bytes]:
             with ledger.transaction() as db:
                 self._book.remember_member(db, peer, keys.epoch, hello.keys, self._terms.max_agents, now)
                 if ledger.catch_up_mail(peer, hello.last_mail):
                     log.warning("this ledger is older than what %s has seen of it: was a backup restored?", peer)
                 else:
                     ledger.drop_mail(peer, hello.last_mail)
-                return ledger.open_account(peer, self._terms.opening_credit)
+                balance = ledger.open_account(peer, self._terms.opening_credit)
+            return balance, ledger.checkpoint()
 
-        balance = await self._ledger.run(join)
-        return hello, self._welcome(balance, now)
+        balance, checkpoint = await self._ledger.run(join)
+        return hello, self._welcome(balance, now, checkpoint)
 
     def _sign_schemas(self, schemas: Mapping[str, Schema]) -> None:
         """Keeps the distinct schemas, signed, and which of them each task has.
@@ -185,7 +186,7 @@ class Desk:
         try:
             self._schemas = tuple(sign(self._identity, schema) for schema in distinct)
             self._schema_of_task = tuple(distinct.index(schemas[task.name]) for task in self._terms.tasks)
-            self._welcome(limits.MAX_AMOUNT, self._clock())
+            self._welcome(limits.MAX_AMOUNT, self._clock(), bytes(512), (bytes(32),) * 64)
         except TooLarge:
             raise TermsError(
                 f"the market's models have {sum(len(schema.tensors) for schema in distinct)} tensors, whose names and "
@@ -193,7 +194,9 @@ class Desk:
                 f"shorter names"
             ) from None
 
-    def _welcome(self, balance: int, now_ms: int) -> bytes:
+    def _welcome(
+        self, balance: int, now_ms: int, checkpoint: bytes, consistency: tuple[bytes, ...] = (), acknowledged: int = 0
+    ) -> bytes:
         return sign(
             self._identity,
             Welcome(
@@ -204,6 +207,9 @@ class Desk:
                 keys=self._keyring.statement,
                 balance=balance,
                 broker_ms=now_ms,
+                checkpoint=checkpoint,
+                consistency=consistency,
+                acknowledged=acknowledged,
             ),
         )
 
@@ -298,7 +304,7 @@ class Desk:
 
     async def _balance(self, peer: str, data: bytes) -> bytes:
         verify(data, BalanceRequest, signer=peer)
-        return sign(self._identity, Balance(balance=await self._ledger.run(Ledger.balance, peer)))
+        return sign(self._identity, Balance(balance=await self._ledger.run(Ledger.balance, peer), held=0))
 
     async def _offers(self, peer: str, data: bytes) -> bytes:
         verify(data, OffersRequest, signer=peer)

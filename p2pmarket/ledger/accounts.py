@@ -21,9 +21,10 @@ from p2pmarket.ledger import mailbox
 from p2pmarket.ledger.audit import Audit, VerifyReport
 from p2pmarket.ledger.balances import AccountRow, HistoryRow, append, balance_of, history_of, mint, unpack_peaks
 from p2pmarket.ledger.database import Database
-from p2pmarket.ledger.leaves import Checkpoint, Granted, Opened
+from p2pmarket.ledger.leaves import Granted, Opened
 from p2pmarket.ledger.log import root_of_peaks
 from p2pmarket.ledger.schema import APPLICATION_ID, SCHEMA, VERSION
+from p2pmarket.messages import Checkpoint
 from p2pmarket.units import Clock, now_ms
 
 B = TypeVar("B", bound="AccountBook")
@@ -100,12 +101,13 @@ class AccountBook:
         self.close()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, work: str = "") -> Iterator[sqlite3.Connection]:
         """Everything called inside is one durable effect; the connection is for the caller's own tables.
 
+        :param work: what fail points call it
         :raises DiskFull, MachineFault: and then nothing was written
         """
-        with self._database.transaction() as connection:
+        with self._database.transaction(work) as connection:
             yield connection
 
     # ---- accounts ------------------------------------------------------------------------------------------------

@@ -147,12 +147,13 @@ class AgentJournal:
         self.close()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, work: str = "") -> Iterator[sqlite3.Connection]:
         """Everything called inside is one durable effect.
 
+        :param work: what fail points call it
         :raises DiskFull, MachineFault: and then nothing was written
         """
-        with self._database.transaction() as connection:
+        with self._database.transaction(work) as connection:
             yield connection
 
     # ---- words given ---------------------------------------------------------------------------------------------

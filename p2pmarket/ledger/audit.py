@@ -17,13 +17,17 @@ from collections.abc import Iterator, Sequence
 from p2pmarket.crypto.signing import type_of, verify
 from p2pmarket.errors import PeerFault
 from p2pmarket.ledger.fold import Fold
-from p2pmarket.ledger.leaves import Checkpoint
-from p2pmarket.ledger.trade import APPRAISED, ENDS, PRICED, QUOTED, SETTLED, SUBMITTED
-from p2pmarket.messages import Ask, Bid, Receipt, Submit
+from p2pmarket.ledger.trade import APPRAISED, ENDS, PRICED, QUOTED, SETTLED, SUBMITTED, UNMATCHED
+from p2pmarket.messages import Ask, Bid, Checkpoint, Receipt, Submit
 
 MAX_PROBLEMS = 100
 
-OPEN_TRADE_HOLDS = {SUBMITTED: (False, False), APPRAISED: (True, False), QUOTED: (True, True)}
+OPEN_TRADE_HOLDS = {
+    SUBMITTED: (False, False),
+    APPRAISED: (True, False),
+    QUOTED: (True, True),
+    UNMATCHED: (True, True),
+}
 """Whether a trade in each open state holds a report, and a bid."""
 
 

@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from p2pmarket import failpoints
 from p2pmarket.errors import DiskFull, JournalDamaged, MachineFault
 
 BUSY_TIMEOUT_SECONDS = 30.0
@@ -45,6 +46,7 @@ class Database:
         :raises MachineFault: another process holds it, or this SQLite is too old
         """
         self.path = path
+        self._works: list[str] = []
         self._before_commit: BeforeCommit | None = None
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise MachineFault(f"SQLite {sqlite3.sqlite_version} is too old; install a Python built with 3.37 or newer")
@@ -64,9 +66,11 @@ class Database:
         self.connection.close()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, work: str = "") -> Iterator[sqlite3.Connection]:
         """Everything inside is written at once or not at all. Inside another one: undone alone if it raises.
 
+        :param work: what it is for, as fail points name it (`ledger.settle.before` is reached before the commit of
+            the outermost transaction with that of `settle` in it, `ledger.settle.after` after it)
         :raises DiskFull, JournalDamaged, MachineFault: and then nothing was written
         """
         nested = self.connection.in_transaction
@@ -74,12 +78,18 @@ class Database:
             self.connection.execute("SAVEPOINT nested" if nested else "BEGIN IMMEDIATE")
             try:
                 yield self.connection
-                if not nested and self._before_commit is not None:
-                    self._before_commit(self.connection)
-                self.connection.execute("RELEASE nested" if nested else "COMMIT")
+                if work:
+                    self._works.append(work)
+                if nested:
+                    self.connection.execute("RELEASE nested")
+                else:
+                    self._commit()
             except BaseException:
                 self._undo(nested)
                 raise
+            finally:
+                if not nested:
+                    self._works.clear()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -93,6 +103,17 @@ class Database:
                 yield self.connection
             finally:
                 self._undo(nested=False)
+
+    def _commit(self) -> None:
+        if self._before_commit is not None:
+            self._before_commit(self.connection)
+        self._reach("before")
+        self.connection.execute("COMMIT")
+        self._reach("after")
+
+    def _reach(self, moment: str) -> None:
+        for work in self._works:
+            failpoints.reach(f"{self.path.stem}.{work}.{moment}")
 
     def _undo(self, nested: bool) -> None:
         """Rolls back; SQLite may have done so itself when the disk was full."""

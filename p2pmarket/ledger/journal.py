@@ -61,6 +61,7 @@ class Ledger(AccountBook):
         seller_snapshot: bytes,
         submission: bytes,
         *,
+        task: str = "",
         expires_ms: int | None = None,
     ) -> TradeRow:
         """A new trade in SUBMITTED; it expires unappraised at `expires_ms`.
@@ -72,10 +73,10 @@ class Ledger(AccountBook):
         with self.transaction() as connection:
             now = self._clock()
             row = TradeRow(
-                trade=trade_id, submission=submission, buyer=buyer, seller=seller, buyer_snapshot=buyer_snapshot,
-                seller_snapshot=seller_snapshot, state=SUBMITTED, created_ms=now, changed_ms=now, expires_ms=expires_ms,
-                delivery=None, report=None, bid=None, ask=None, price=0, fee=0, receipt=None, fetch_before_ms=None,
-                reason="",
+                trade=trade_id, submission=submission, task=task, buyer=buyer, seller=seller,
+                buyer_snapshot=buyer_snapshot, seller_snapshot=seller_snapshot, state=SUBMITTED, created_ms=now,
+                changed_ms=now, expires_ms=expires_ms, delivery=None, report=None, bid=None, bid_amount=0, bids=0,
+                ask=None, price=0, fee=0, receipt=None, fetch_before_ms=None, served_ms=None, reason="",
             )  # fmt: skip
             trades.insert(connection, row)
             return row
@@ -122,7 +123,16 @@ class Ledger(AccountBook):
             if row.state == APPRAISED and row.expires_ms is not None and row.expires_ms <= now:
                 raise Expired("the report's time is up; submit a snapshot again for a new one")
             check_running("bid", bid.expires_ms, now)
-            return trades.step(connection, row, "bid", now, bid=data, expires_ms=bid.expires_ms)
+            return trades.step(
+                connection,
+                row,
+                "bid",
+                now,
+                bid=data,
+                bid_amount=bid.amount,
+                bids=row.bids + 1,
+                expires_ms=bid.expires_ms,
+            )
 
     def record_ask(self, trade_id: bytes, data: bytes) -> TradeRow:
         """Takes the seller's signed word: an Ask for this trade, or the Submit whose standing ask covers it.

@@ -1,4 +1,4 @@
-"""What the log says: one frozen record for each kind of leaf, and the signed checkpoint over them.
+"""What the log says: one frozen record for each kind of leaf.
 
 Knows: how a leaf becomes bytes and back. Refuses to know: where it is kept and whether it is allowed.
 Bytes that are no leaf raise MalformedMessage.
@@ -14,8 +14,8 @@ from typing import Annotated, ClassVar
 
 from p2pmarket.errors import MalformedMessage
 from p2pmarket.ledger.trade import ENDS
-from p2pmarket.messages import Message, Receipt
-from p2pmarket.records import Amount, Count, Digest, Id, Millis, Name, OneOf, PeerId, Record, Text, decode, encode
+from p2pmarket.messages import Receipt
+from p2pmarket.records import Amount, Digest, Id, Millis, Name, OneOf, PeerId, Record, Text, decode, encode
 
 
 class Leaf(Record):
@@ -86,18 +86,6 @@ class Ended(Leaf):
     trade: Id
     state: Annotated[str, OneOf(tuple(sorted(ENDS)))]
     reason: Text
-    at_ms: Millis
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoint(Message):
-    """The broker's signed word on its whole log; two that contradict each other prove that it cheats."""
-
-    TYPE: ClassVar[str] = "checkpoint"
-    market: Name
-    broker: PeerId
-    size: Count
-    root: Digest
     at_ms: Millis
 
 

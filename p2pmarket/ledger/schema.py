@@ -1,7 +1,9 @@
 """The ledger's tables, in one place. Rules that SQLite can hold are held here too, whatever the code above does.
 
-Amounts are micro-credits, times UTC milliseconds. `accounts` is what the leaves fold to; `head` is the state of the
-log after the last leaf and the signed checkpoint over it; PRICED never rests on disk.
+Amounts are micro-credits, times UTC milliseconds. `accounts` is what the leaves fold to; `held` of a balance cannot be
+spent: the amounts of the peer's bids that wait for an answer (trades that are quoted) and its part of prices that are
+settled and not delivered yet. `head` is the state of the log after the last leaf and the signed checkpoint over it;
+`nodes` are the roots of the full subtrees below it, so that proofs need no pass over the log. PRICED never rests.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ SCHEMA: tuple[str, ...] = (
         number INTEGER PRIMARY KEY CHECK (number >= 0),
         data BLOB NOT NULL
     ) STRICT""",
+    """CREATE TABLE nodes (
+        level INTEGER NOT NULL CHECK (level >= 0),
+        place INTEGER NOT NULL CHECK (place >= 0),
+        hash BLOB NOT NULL CHECK (length(hash) = 32),
+        PRIMARY KEY (level, place)
+    ) STRICT, WITHOUT ROWID""",
     """CREATE TRIGGER leaves_stay BEFORE DELETE ON leaves
         BEGIN SELECT raise(ABORT, 'leaves are never deleted'); END""",
     """CREATE TRIGGER leaves_rest BEFORE UPDATE ON leaves
@@ -37,7 +45,9 @@ SCHEMA: tuple[str, ...] = (
     f"""CREATE TABLE accounts (
         peer TEXT PRIMARY KEY,
         balance INTEGER NOT NULL CHECK (balance BETWEEN 0 AND {MAX_AMOUNT}),
-        opened_ms INTEGER
+        held INTEGER NOT NULL DEFAULT 0 CHECK (held BETWEEN 0 AND balance),
+        opened_ms INTEGER,
+        day_limit INTEGER CHECK (day_limit >= 0)
     ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE postings (
         leaf INTEGER NOT NULL REFERENCES leaves (number),
@@ -53,6 +63,7 @@ SCHEMA: tuple[str, ...] = (
     f"""CREATE TABLE trades (
         trade BLOB PRIMARY KEY CHECK (length(trade) = 16),
         submission BLOB NOT NULL CHECK (length(submission) = 16),
+        task TEXT NOT NULL,
         buyer TEXT NOT NULL,
         seller TEXT NOT NULL CHECK (seller <> buyer),
         buyer_snapshot BLOB NOT NULL CHECK (length(buyer_snapshot) = 32),
@@ -64,11 +75,14 @@ SCHEMA: tuple[str, ...] = (
         delivery BLOB CHECK (length(delivery) = 32),
         report BLOB,
         bid BLOB,
+        bid_amount INTEGER NOT NULL DEFAULT 0 CHECK (bid_amount >= 0),
+        bids INTEGER NOT NULL DEFAULT 0 CHECK (bids >= 0),
         ask BLOB,
         price INTEGER NOT NULL DEFAULT 0 CHECK (price >= 0),
         fee INTEGER NOT NULL DEFAULT 0 CHECK (fee BETWEEN 0 AND price),
         receipt BLOB,
         fetch_before_ms INTEGER,
+        served_ms INTEGER,
         reason TEXT NOT NULL DEFAULT ''
     ) STRICT""",
     "CREATE INDEX trades_of_a_buyer ON trades (buyer, state)",

@@ -3,7 +3,8 @@
 Knows: which event is allowed when. Refuses to know: money, clocks, who sent what (journal.py checks those).
 An event that the table does not allow raises RuleBroken `wrong-state`, with what would have been allowed.
 
-SETTLED is the one state that money moved for; VOID, NO_DEAL, EXPIRED and DECLINED end a trade in which none did.
+Money moves when a trade becomes SETTLED; DELIVERED and LAPSED keep it moved, REFUNDED moves it back. VOID, NO_DEAL,
+EXPIRED and DECLINED end a trade in which none moved. UNMATCHED is one whose bid was below the ask and may be raised.
 PRICED lives only inside the transaction that settles: a journal at rest never shows it.
 """
 
@@ -11,12 +12,15 @@ from __future__ import annotations
 
 from p2pmarket.errors import RuleBroken
 
-SUBMITTED, APPRAISED, QUOTED, PRICED, SETTLED, DELIVERED = (
-    "submitted", "appraised", "quoted", "priced", "settled", "delivered",
+SUBMITTED, APPRAISED, QUOTED, UNMATCHED, PRICED, SETTLED, DELIVERED = (
+    "submitted", "appraised", "quoted", "unmatched", "priced", "settled", "delivered",
 )  # fmt: skip
-DECLINED, NO_DEAL, EXPIRED, VOID, REFUNDED = "declined", "no-deal", "expired", "void", "refunded"
+DECLINED, NO_DEAL, EXPIRED, VOID, LAPSED, REFUNDED = "declined", "no-deal", "expired", "void", "lapsed", "refunded"
 
-STATES = (SUBMITTED, APPRAISED, QUOTED, PRICED, SETTLED, DELIVERED, DECLINED, NO_DEAL, EXPIRED, VOID, REFUNDED)
+STATES = (
+    SUBMITTED, APPRAISED, QUOTED, UNMATCHED, PRICED, SETTLED, DELIVERED,
+    DECLINED, NO_DEAL, EXPIRED, VOID, LAPSED, REFUNDED,
+)  # fmt: skip
 """Every state, in the order of a trade that goes well and then its other ends."""
 
 TRANSITIONS: dict[tuple[str, str], str] = {
@@ -28,22 +32,30 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     (APPRAISED, "expire"): EXPIRED,
     (APPRAISED, "fail"): VOID,
     (QUOTED, "ask"): QUOTED,
+    (QUOTED, "no-overlap"): UNMATCHED,
     (QUOTED, "price"): PRICED,
     (QUOTED, "no-deal"): NO_DEAL,
     (QUOTED, "expire"): EXPIRED,
     (QUOTED, "fail"): VOID,
+    (UNMATCHED, "bid"): QUOTED,
+    (UNMATCHED, "decline"): DECLINED,
+    (UNMATCHED, "expire"): EXPIRED,
+    (UNMATCHED, "fail"): VOID,
     (PRICED, "settle"): SETTLED,
     (PRICED, "no-deal"): NO_DEAL,
+    (SETTLED, "serve"): SETTLED,
     (SETTLED, "acknowledge"): DELIVERED,
+    (SETTLED, "lapse"): LAPSED,
     (SETTLED, "refund"): REFUNDED,
 }
-"""What may happen to a trade. A bid binds: a quoted trade cannot be declined."""
+"""What may happen to a trade. A bid binds: a quoted trade cannot be declined. A delivery that was served and is not
+acknowledged within its term lapses: the buyer may have it, so the price stays paid. One never served is refunded."""
 
 EVENTS = tuple(dict.fromkeys(event for _, event in TRANSITIONS))
 START = SUBMITTED
 ENDS = frozenset(STATES) - {state for state, _ in TRANSITIONS}
 """States that nothing leaves."""
-PAID = frozenset({SETTLED, DELIVERED})
+PAID = frozenset({SETTLED, DELIVERED, LAPSED})
 """States in which the buyer has paid and the seller was paid."""
 
 

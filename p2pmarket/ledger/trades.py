@@ -19,6 +19,7 @@ class TradeRow:
 
     trade: bytes
     submission: bytes
+    task: str
     buyer: str
     seller: str
     buyer_snapshot: bytes
@@ -33,7 +34,11 @@ class TradeRow:
     report: bytes | None
     """Signed GainReport."""
     bid: bytes | None
-    """Signed Bid."""
+    """Signed Bid: the last one."""
+    bid_amount: int
+    """Its micro-credits; held on the buyer's account while the trade is quoted."""
+    bids: int
+    """How many there were."""
     ask: bytes | None
     """Signed Ask, or the signed Submit with the standing ask."""
     price: int
@@ -41,6 +46,8 @@ class TradeRow:
     receipt: bytes | None
     """Signed Receipt."""
     fetch_before_ms: int | None
+    served_ms: int | None
+    """When the first byte of the delivery was about to be sent; None: the buyer can have nothing of it."""
     reason: str
     """Why it ended, as a code, where it did not end well."""
 

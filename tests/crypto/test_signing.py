@@ -73,7 +73,7 @@ def test_sizes_are_bounded_on_both_sides() -> None:
         verify(bytes(limits.MAX_RECORD_BYTES + 1), Done, signer=None)
     half = bytes(limits.MAX_RECORD_BYTES // 2)
     with pytest.raises(TooLarge):
-        sign(SELLER, Welcome(half, (half,), (0,), (b"d" * 32,), b"k", 0, 0))
+        sign(SELLER, Welcome(half, (half,), (0,), (b"d" * 32,), b"k", 0, 0, b"c", (), 0))
 
 
 def test_time_has_an_end_and_a_skew() -> None:

@@ -13,9 +13,9 @@ from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign
 from p2pmarket.errors import JournalDamaged
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.ledger.leaves import Checkpoint, Granted, pack
+from p2pmarket.ledger.leaves import Granted, pack
 from p2pmarket.ledger.log import grow, leaf_hash, root_of
-from p2pmarket.messages import Bid
+from p2pmarket.messages import Bid, Checkpoint
 
 
 def history(bench: Bench) -> None:
@@ -115,7 +115,7 @@ TAMPERINGS: dict[str, Callable[[Bench, sqlite3.Connection], None]] = {
     "a balance raised": edit("UPDATE accounts SET balance = balance + 1 WHERE balance > 0"),
     "a balance moved": move_a_balance,
     "an account opened again": edit("UPDATE accounts SET opened_ms = NULL"),
-    "a new account": edit("INSERT INTO accounts VALUES ('x', 5, NULL)"),
+    "a new account": edit("INSERT INTO accounts (peer, balance) VALUES ('x', 5)"),
     "a leaf deleted": edit("DELETE FROM leaves WHERE number = 5"),
     "the last leaf deleted": drop_the_last_leaf,
     "all leaves deleted": edit("DELETE FROM leaves"),

@@ -43,7 +43,15 @@ def test_every_state_is_reached_and_reaches_an_end() -> None:
 
 
 def test_the_ends_are_the_named_ones() -> None:
-    assert ENDS == {trade.DELIVERED, trade.DECLINED, trade.NO_DEAL, trade.EXPIRED, trade.VOID, trade.REFUNDED}
+    assert ENDS == {
+        trade.DELIVERED,
+        trade.DECLINED,
+        trade.NO_DEAL,
+        trade.EXPIRED,
+        trade.VOID,
+        trade.LAPSED,
+        trade.REFUNDED,
+    }
 
 
 def test_delivery_and_refund_only_after_payment() -> None:
@@ -53,7 +61,7 @@ def test_delivery_and_refund_only_after_payment() -> None:
     for _ in STATES:
         found |= {after for (state, _), after in without_payment.items() if state in found}
     assert not found & (PAID | {trade.REFUNDED})
-    assert _reachable(trade.SETTLED) == {trade.SETTLED, trade.DELIVERED, trade.REFUNDED}
+    assert _reachable(trade.SETTLED) == {trade.SETTLED, trade.DELIVERED, trade.LAPSED, trade.REFUNDED}
 
 
 def test_diagram_draws_the_table_and_nothing_else() -> None:
