@@ -4,8 +4,10 @@ Knows: the names, and what P2PMARKET_FAILPOINTS asks for, `name:nth:kill|error|d
 them: at the nth time that the place is reached; a delay lasts DELAY_SECONDS. Refuses to know: what the places mean.
 An order that cannot be read ends the process with a SettingsError: a test that tests nothing must not pass.
 
-A name is `file.work.moment` for a transaction (`ledger.settle.before`, `ledger.settle.after`: its commit) and
-`send.message.moment` for a message (`send.deal.before`). `follow` hears of every place that is reached.
+A name is `file.work.moment` for a transaction (`ledger.settle.before`, `ledger.settle.after`: its commit), with
+`commit` for work that has no name, and `send.message.moment` for a message (`send.deal.before`). An error before a
+commit undoes it, after it only the answer is lost; an error at a message is a broken stream. `follow` hears of every
+place that is reached. docs/settlement.md lists the places that a round of trade reaches.
 """
 
 from __future__ import annotations
@@ -96,10 +98,15 @@ POINTS = FailPoints(read_orders(os.environ.get(VARIABLE, "")))
 """Those of this process."""
 
 
+def watched() -> bool:
+    """Whether anybody wants to know that places are reached; where a name costs something, ask this first."""
+    return POINTS.follow is not None or bool(POINTS.orders)
+
+
 def reach(name: str) -> None:
     """A place of this process is reached.
 
     :raises FailPointHit: an order says so
     """
-    if POINTS.follow is not None or POINTS.orders:
+    if watched():
         POINTS.reach(name)

@@ -1,7 +1,8 @@
 """One SQLite file under one discipline: what is committed survives a kill, what is not leaves no trace.
 
 Knows: how a file is opened, checked and written in transactions, and what SQLite's complaints mean in words.
-Refuses to know: what the tables hold. Fails with DiskFull, JournalDamaged or MachineFault.
+Refuses to know: what the tables hold. Fails with DiskFull, JournalDamaged or MachineFault; a change that a CHECK or a
+trigger of the schema refuses is JournalDamaged too: the rules above the schema let nothing of the kind pass.
 
 The journal is a rollback journal, not a write-ahead log, so that several processes may open the file
 (docs/decisions/0001-rollback-journal.md). A `Database` belongs to the thread that opened it.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from p2pmarket import failpoints
@@ -21,6 +22,8 @@ from p2pmarket.errors import DiskFull, JournalDamaged, MachineFault
 BUSY_TIMEOUT_SECONDS = 30.0
 OLDEST_SQLITE = (3, 37, 0)
 """The first SQLite with STRICT tables."""
+
+_WRITING, _READING = "writing", "reading"
 
 BeforeCommit = Callable[[sqlite3.Connection], None]
 
@@ -47,6 +50,7 @@ class Database:
         """
         self.path = path
         self._works: list[str] = []
+        self._inside: str | None = None
         self._before_commit: BeforeCommit | None = None
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise MachineFault(f"SQLite {sqlite3.sqlite_version} is too old; install a Python built with 3.37 or newer")
@@ -70,60 +74,87 @@ class Database:
         """Everything inside is written at once or not at all. Inside another one: undone alone if it raises.
 
         :param work: what it is for, as fail points name it (`ledger.settle.before` is reached before the commit of
-            the outermost transaction with that of `settle` in it, `ledger.settle.after` after it)
+            the outermost transaction with that of `settle` in it, `ledger.settle.after` after it; what changed
+            something and has no name is `commit`)
         :raises DiskFull, JournalDamaged, MachineFault: and then nothing was written
         """
-        nested = self.connection.in_transaction
-        with self._faults():
-            self.connection.execute("SAVEPOINT nested" if nested else "BEGIN IMMEDIATE")
-            try:
+        if self._inside is _WRITING:
+            with self._faults(), self._nested(work):
                 yield self.connection
-                if work:
-                    self._works.append(work)
-                if nested:
-                    self.connection.execute("RELEASE nested")
-                else:
-                    self._commit()
-            except BaseException:
-                self._undo(nested)
-                raise
-            finally:
-                if not nested:
-                    self._works.clear()
+            return
+        if self._inside is _READING:
+            raise RuntimeError("a transaction inside of reading() would be undone with it")
+        with self._faults(), self._begun("BEGIN IMMEDIATE", _WRITING):
+            before = self.connection.total_changes
+            yield self.connection
+            self._check_whole()
+            if work:
+                self._works.append(work)
+            if self._before_commit is not None:
+                self._before_commit(self.connection)
+            places = self._works or ["commit"] * (self.connection.total_changes != before)
+            self._reach(places, "before")
+            self.connection.execute("COMMIT")
+            self._reach(places, "after")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Every read inside sees the file at one moment."""
         with self._faults():
-            if self.connection.in_transaction:
+            if self._inside is not None:
+                self._check_whole()
                 yield self.connection
                 return
-            self.connection.execute("BEGIN")
-            try:
+            with self._begun("BEGIN", _READING):
                 yield self.connection
-            finally:
-                self._undo(nested=False)
 
-    def _commit(self) -> None:
-        if self._before_commit is not None:
-            self._before_commit(self.connection)
-        self._reach("before")
-        self.connection.execute("COMMIT")
-        self._reach("after")
-
-    def _reach(self, moment: str) -> None:
-        for work in self._works:
-            failpoints.reach(f"{self.path.stem}.{work}.{moment}")
-
-    def _undo(self, nested: bool) -> None:
-        """Rolls back; SQLite may have done so itself when the disk was full."""
-        if not self.connection.in_transaction:
-            return
-        if nested:
-            self.connection.execute("ROLLBACK TO nested")
-            self.connection.execute("RELEASE nested")
-        else:
+    @contextlib.contextmanager
+    def _begun(self, how: str, inside: str) -> Iterator[None]:
+        """What is inside of an outermost transaction; undone at its end unless it was committed."""
+        if self.connection.in_transaction:  # a failing disk did not let the last one be undone
             self.connection.execute("ROLLBACK")
+        self.connection.execute(how)
+        self._inside = inside
+        try:
+            yield
+        finally:
+            self._inside = None
+            self._works = []
+            # SQLite may have rolled back by itself. Where it cannot now, why it came to that says more.
+            with contextlib.suppress(sqlite3.Error):
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _nested(self, work: str) -> Iterator[None]:
+        self._check_whole()  # a savepoint outside of a transaction would be one of its own
+        works = len(self._works)
+        self.connection.execute("SAVEPOINT nested")
+        try:
+            yield
+            self._check_whole()
+            self.connection.execute("RELEASE nested")
+        except BaseException:
+            del self._works[works:]
+            # Where this cannot be undone alone, the disk's error goes up in place of the first one and undoes it all.
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK TO nested")
+                self.connection.execute("RELEASE nested")
+            raise
+        if work:
+            self._works.append(work)
+
+    def _check_whole(self) -> None:
+        """Inside a transaction: where the disk is full or fails, SQLite may undo all of it by itself.
+
+        :raises DiskFull: it has
+        """
+        if not self.connection.in_transaction:
+            raise DiskFull(f"what was being written to {self.path} was undone as a whole; check the disk, then try again")
+
+    def _reach(self, places: Sequence[str], moment: str) -> None:
+        for work in places:
+            failpoints.reach(f"{self.path.stem}.{work}.{moment}")
 
     def _prepare(self, application_id: int, version: int, schema: tuple[str, ...]) -> None:
         for pragma in (
@@ -160,8 +191,13 @@ class Database:
             yield
         except sqlite3.OperationalError as error:
             raise _operational(self.path, str(error)) from error
+        except sqlite3.IntegrityError as error:
+            raise JournalDamaged(
+                f"{self.path} refused a change that breaks its own rules ({error}), and nothing was written; "
+                "run `p2pmarket ledger verify` on it"
+            ) from error
         except sqlite3.DatabaseError as error:
-            if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
+            if isinstance(error, sqlite3.ProgrammingError):
                 raise
             raise JournalDamaged(f"{self.path} is damaged ({error}); restore it from a backup") from error
 

@@ -13,7 +13,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from p2pmarket import limits
+from p2pmarket import failpoints, limits
+from p2pmarket.crypto.signing import type_of
 from p2pmarket.errors import ConnectionLost, MalformedMessage, MarketError, TooLarge
 from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream
@@ -42,7 +43,25 @@ async def write_frame(stream: Stream, frame: Frame) -> None:
     :raises ConnectionLost: the stream broke
     :raises TooLarge: a body above MAX_RECORD_BYTES
     """
-    await stream.write(encode_frame(frame))
+    data = encode_frame(frame)
+    if not failpoints.watched():
+        await stream.write(data)
+        return
+    place = f"send.{_name_of(frame)}"
+    try:
+        failpoints.reach(f"{place}.before")
+        await stream.write(data)
+        failpoints.reach(f"{place}.after")
+    except failpoints.FailPointHit as hit:
+        raise ConnectionLost(str(hit)) from None
+
+
+def _name_of(frame: Frame) -> str:
+    """What fail points call a frame: its message's type, or its kind where it holds none."""
+    try:
+        return type_of(frame.body)
+    except MalformedMessage:
+        return frame.kind.name.lower().replace("_", "-")
 
 
 class Session:

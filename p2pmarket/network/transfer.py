@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
 
-from p2pmarket import limits
+from p2pmarket import failpoints, limits
 from p2pmarket.crypto.header import Expectation, PrivateKeys
 from p2pmarket.crypto.sealing import TAG_BYTES, TRAILER_BYTES, Opener
 from p2pmarket.errors import ConnectionLost, MalformedMessage, MarketError, NetworkFault, PeerFault, Refused, TooLarge
@@ -48,6 +48,8 @@ _BATCH_CHUNKS = 2
 _MAX_REPLY_BYTES = 8 * 1024
 _GOODBYE_SECONDS = 10.0
 _FROM, _DONE, _NO, _BUSY = b"F", b"D", b"N", b"B"
+_PLACES = {_FROM: "from", _DONE: "whole", _NO: "refused", _BUSY: "busy"}
+"""What fail points call the receiver's answers."""
 
 
 async def send_parcel(stream: Stream, outgoing: Outgoing, progress: Progress | None = None) -> None:
@@ -59,7 +61,7 @@ async def send_parcel(stream: Stream, outgoing: Outgoing, progress: Progress | N
     :raises DataError: the parcel on disk changed
     """
     try:
-        await stream.write(len(outgoing.header).to_bytes(4, "big") + outgoing.header)
+        await _write(stream, "header", len(outgoing.header).to_bytes(4, "big") + outgoing.header)
         first = int.from_bytes(await _read_answer(stream, _FROM, 8), "big")
         if first > outgoing.context.chunks:
             raise MalformedMessage("the receiver asks for chunks after the last; it runs another program")
@@ -137,10 +139,10 @@ async def _send_from(stream: Stream, outgoing: Outgoing, first: int, progress: P
     for start in range(first, context.chunks, _BATCH_CHUNKS):
         filling, travelling = travelling, filling
         end = start + _BATCH_CHUNKS
-        _, sealed = await _both(stream.write(sealed), _in_thread(_seal, outgoing, end, filling))
+        _, sealed = await _both(_write(stream, "chunk", sealed), _in_thread(_seal, outgoing, end, filling))
         if progress is not None:
             progress(min(end * context.chunk_bytes, context.plain_bytes), context.plain_bytes)
-    await stream.write(await _in_thread(outgoing.trailer))
+    await _write(stream, "trailer", await _in_thread(outgoing.trailer))
 
 
 def _seal(outgoing: Outgoing, start: int, out: memoryview) -> memoryview:
@@ -218,7 +220,8 @@ class _Answers:
 
     async def write(self, kind: bytes, body: bytes) -> None:
         async with self._writing:
-            await self._stream.write((1 + len(body)).to_bytes(4, "big") + kind + body)
+            data = (1 + len(body)).to_bytes(4, "big") + kind + body
+            await _write(self._stream, _PLACES[kind], data)
 
     @contextlib.asynccontextmanager
     async def signs_of_life(self) -> AsyncIterator[None]:
@@ -254,6 +257,16 @@ async def _wait_for_goodbye(stream: Stream) -> None:
 
 
 # ---- both -------------------------------------------------------------------------------------------------------
+
+
+async def _write(stream: Stream, part: str, data: bytes | memoryview) -> None:
+    """Writes one part of a parcel, or an answer to one, between two fail points."""
+    try:
+        failpoints.reach(f"send.parcel-{part}.before")
+        await stream.write(data)
+        failpoints.reach(f"send.parcel-{part}.after")
+    except failpoints.FailPointHit as hit:
+        raise ConnectionLost(str(hit)) from None
 
 
 async def _read_frame(stream: Stream, max_bytes: int) -> bytes:
