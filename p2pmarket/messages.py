@@ -94,8 +94,8 @@ class Hello(Message):
     last_mail: Count
     """Highest mail number already kept; the broker forgets mail up to it and sends the rest."""
     checkpoint: Signed | None = None
-    """The largest Checkpoint of this broker that the agent has kept. A broker whose log is not its continuation has
-    lost or forged part of it, and refuses everybody: `rolled-back`."""
+    """The largest head of this broker's log that the agent has kept: a Checkpoint, or a Receipt, which names one. A
+    broker whose log is not its continuation has lost or forged part of it, and refuses everybody: `rolled-back`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -449,6 +449,9 @@ class StatusRequest(Message):
     TYPE: ClassVar[str] = "status-request"
     message_id: Id
     trades: Annotated[tuple[Id, ...], Bound(0, 64)]
+    after: Id | None = None
+    """Instead: all that were ever settled and are newer than this one, the oldest 64 first; 16 zero bytes: from the
+    first. An agent whose journal is lost learns from them what it bought and sold."""
 
 
 @dataclasses.dataclass(frozen=True)

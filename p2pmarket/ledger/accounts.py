@@ -195,6 +195,11 @@ class AccountBook:
         with self.transaction() as connection:
             mailbox.drop(connection, peer, up_to)
 
+    def acknowledged(self, peer: str) -> int:
+        """The highest number of mail that a peer ever said it kept; 0 before the first."""
+        with self._database.reading() as connection:
+            return mailbox.acknowledged(connection, peer)
+
     # ---- proof ---------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> bytes:

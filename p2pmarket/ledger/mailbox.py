@@ -39,7 +39,9 @@ def forget_replies(connection: sqlite3.Connection, before_ms: int) -> None:
 def queue(connection: sqlite3.Connection, peer: str, body: bytes) -> int:
     """Adds mail; returns its number: 1, 2, ... for each peer, none used twice."""
     (number,) = connection.execute(
-        "INSERT INTO mailboxes VALUES (?, 1) ON CONFLICT (peer) DO UPDATE SET last = last + 1 RETURNING last", (peer,)
+        "INSERT INTO mailboxes (peer, last) VALUES (?, 1) ON CONFLICT (peer) DO UPDATE SET last = last + 1 "
+        "RETURNING last",
+        (peer,),
     ).fetchone()
     connection.execute("INSERT INTO mail VALUES (?, ?, ?)", (peer, number, body))
     return int(number)
@@ -54,7 +56,7 @@ def catch_up(connection: sqlite3.Connection, peer: str, number: int) -> bool:
     if number <= (row[0] if row else 0):
         return False
     connection.execute(
-        "INSERT INTO mailboxes VALUES (?, ?) ON CONFLICT (peer) DO UPDATE SET last = last + excluded.last",
+        "INSERT INTO mailboxes (peer, last) VALUES (?, ?) ON CONFLICT (peer) DO UPDATE SET last = last + excluded.last",
         (peer, number),
     )
     for (old,) in connection.execute("SELECT number FROM mail WHERE peer = ? ORDER BY number DESC", (peer,)).fetchall():
@@ -70,5 +72,14 @@ def after(connection: sqlite3.Connection, peer: str, number: int) -> list[tuple[
 
 
 def drop(connection: sqlite3.Connection, peer: str, up_to: int) -> None:
-    """Forgets mail that the peer has kept."""
+    """Forgets mail that the peer has kept, and remembers that it has."""
     connection.execute("DELETE FROM mail WHERE peer = ? AND number <= ?", (peer, up_to))
+    connection.execute(
+        "UPDATE mailboxes SET acknowledged = max(acknowledged, min(?, last)) WHERE peer = ?", (up_to, peer)
+    )
+
+
+def acknowledged(connection: sqlite3.Connection, peer: str) -> int:
+    """The highest number of mail that the peer ever said it kept; 0 before the first."""
+    row = connection.execute("SELECT acknowledged FROM mailboxes WHERE peer = ?", (peer,)).fetchone()
+    return int(row[0]) if row else 0
