@@ -9,8 +9,8 @@ maximum is mostly luck (on a lognormal of sigma = 2 it earns three quarters of w
 Two things guard against luck here, and neither knows a family. The top sqrt(n)/2 values are never a price (a guarded
 empirical reserve, as in Dhangwatnotai, Roughgarden and Yan 2015), and a price is judged by its observed revenue less
 half a standard error of it. Two more were tried and left out. Averaging over bootstrap samples gained half a hundredth
-in the mean. Smoothing over logarithms gained one hundredth where values are smooth, and lost up to a half where they are
-not: round prices, zeros, groups far apart.
+in the mean. Smoothing over logarithms gained one hundredth where values are smooth, and lost up to a half where they
+are not: round prices, zeros, groups far apart.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ where buyers shade (the midpoint rule invites them to), bids are below values.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -34,6 +35,8 @@ _EXACT = 1000
 _UNSEEN_POINTS = 16
 """Prices below all that were seen, among which what is known to lie there is spread evenly."""
 _MOST_ROUNDS = 2000
+_BETWEEN = 10
+"""Values put between two quantiles."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +133,8 @@ def likely_values(observations: list[Observation], weights: list[float], size: f
     if all(seen.is_exact for seen in observations):
         return Empirical([seen.value for seen in observations], weights, size=size)
     starts = {seen.value for seen in observations if seen.value > 0 or seen.is_exact}
-    ends = [seen.at_most + 1 for seen in observations if seen.at_most is not None and not seen.is_exact]
-    lowest = min([*starts, *ends])
+    ends = {_highest(seen) + 1 for seen in observations if not seen.is_exact}
+    lowest = min((starts | ends) - {0})
     unseen = {lowest * step / _UNSEEN_POINTS for step in range(_UNSEEN_POINTS)}
     points = np.asarray(sorted(starts | unseen), dtype=np.float64)
     first = np.searchsorted(points, [seen.value for seen in observations], side="left")
@@ -200,10 +203,10 @@ def statistics_from(
     compares two tellings around one trade it leaves the count, and that a quantile moved a step; it is not
     differential privacy.
 
-    :raises ValueError: `distinct` below 2
+    :raises ValueError: `distinct` below 3
     """
-    if distinct < 2:
-        raise ValueError("statistics of fewer than 2 distinct buyers would be somebody's bids")
+    if distinct < 3:
+        raise ValueError("statistics of fewer than 3 distinct buyers would be somebody's bids")
     others = [one for one in past if one.buyer != excluding]
     buyers = len({one.buyer for one in others})
     bids = _quantiles([(one.buyer, one.bid) for one in others], distinct)
@@ -216,26 +219,34 @@ def _quantiles(amounts: list[tuple[str, int]], distinct: int) -> tuple[int, ...]
     if len(times) < distinct:
         return None
     rising = sorted(amounts, key=lambda pair: pair[1])
-    highest = dict(rising)
-    lowest = dict(reversed(rising))
-    top, bottom = sorted(highest.values())[-2], sorted(lowest.values())[1]
+    top = sorted(dict(rising).values())[-2]  # the last of a buyer's amounts is its highest
+    bottom = sorted(dict(reversed(rising)).values())[1]
     below = np.cumsum([1 / times[buyer] for buyer, _ in rising]) / len(times)
     at = np.searchsorted(below, np.asarray(LEVELS_PPM) / MILLION - 1e-9)
-    return tuple(_two_digits(max(min(rising[index][1], max(top, bottom)), min(top, bottom))) for index in at)
+    return tuple(_two_digits(min(top, max(bottom, rising[index][1]))) for index in at)
 
 
 def _two_digits(amount: int) -> int:
     """The nearest amount with two significant digits, halves up: 1,234,567 -> 1,200,000."""
-    unit = 10 ** max(0, len(str(amount)) - 2)
+    unit = 1
+    while amount >= 100 * unit:
+        unit *= 10
     return min((2 * amount + unit) // (2 * unit) * unit, MAX_AMOUNT)
 
 
 def reserve_from_statistics(statistics: PriceStatistics, cost: int = 0) -> int:
     """The ask of a seller that knows only what the broker tells: `Empirical.reserve` of the bids' quantiles.
 
-    Between two quantiles values are taken to be evenly spread; beyond the last nothing is known, and nothing asked.
+    Between two quantiles the logarithms of values are taken to be evenly spread (the values, where they begin at 0);
+    beyond the last nothing is known, and nothing asked.
+
+    :raises ValueError: a cost that is no amount
     """
-    steps = 10
-    levels = np.linspace(0, len(LEVELS_PPM) - 1, steps * (len(LEVELS_PPM) - 1) + 1)
-    between = np.interp(levels, np.arange(len(LEVELS_PPM)), np.asarray(statistics.bids, dtype=np.float64))
-    return round(Empirical(between.tolist(), size=float(statistics.count)).reserve(cost))
+    if not 0 <= cost <= MAX_AMOUNT:
+        raise ValueError(f"a cost of {cost} micro-credits is outside 0 ... {MAX_AMOUNT}")
+    values = [float(statistics.bids[0])]
+    for low, high in itertools.pairwise(statistics.bids):
+        for step in range(1, _BETWEEN + 1):
+            part = step / _BETWEEN
+            values.append(low ** (1 - part) * high**part if low else part * high)
+    return max(cost, round(Empirical(values, size=float(statistics.count)).reserve(float(cost))))
