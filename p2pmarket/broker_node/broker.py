@@ -81,6 +81,7 @@ class Broker:
             deliveries=self._deliveries,
             clock=clock,
             mail_waits=self._mail_waits,
+            online=lambda peer: peer in self._sessions,
         )
         self._desk = Desk(
             identity=identity,

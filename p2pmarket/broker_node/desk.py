@@ -17,6 +17,7 @@ from p2pmarket import limits
 from p2pmarket.broker_node.book import Book
 from p2pmarket.broker_node.clearing import Clearing
 from p2pmarket.broker_node.ledger_thread import LedgerThread
+from p2pmarket.broker_node.publishing import statistics_for
 from p2pmarket.crypto.keyring import Keyring, verify_statement
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import check_fresh, sign, type_of, verify
@@ -48,6 +49,7 @@ from p2pmarket.messages import (
     Offers,
     OffersRequest,
     Refusal,
+    StatisticsRequest,
     Status,
     StatusRequest,
     Submit,
@@ -65,6 +67,8 @@ log = logging.getLogger(__name__)
 
 MAX_STATUS = 64
 """Trades in one Status."""
+STATISTICS_MS = 30 * 24 * 3600 * 1000
+"""How far back published prices go."""
 Effect = Callable[[Ledger, sqlite3.Connection], Message]
 
 
@@ -129,6 +133,7 @@ class Desk:
             StatusRequest.TYPE: self._status,
             BalanceRequest.TYPE: self._balance,
             OffersRequest.TYPE: self._offers,
+            StatisticsRequest.TYPE: self._statistics,
         }
         self._data = tuple(data[task.name] for task in terms.tasks)
         self._sign_schemas(schemas)
@@ -232,11 +237,7 @@ class Desk:
         terms, now = self._terms, self._clock()
         self._check_market(submit.market)
         check_fresh(submit.issued_ms, submit.issued_ms + limits.MAX_MESSAGE_AGE_SECONDS * 1000, now, what="submission")
-        if terms.task(submit.task) is None:
-            raise RuleBroken(
-                f"this market has no task {submit.task!r}; it has {', '.join(task.name for task in terms.tasks)}",
-                code="unknown-task",
-            )
+        self._check_task(submit.task)
         unknown = {*submit.buy_groups, *submit.sell_groups} - {group.name for group in terms.groups}
         if unknown:
             names = ", ".join(group.name for group in terms.groups) or "none"
@@ -264,7 +265,7 @@ class Desk:
     async def _ask(self, peer: str, data: bytes) -> bytes:
         ask = verify(data, Ask, signer=peer)
         self._check_addressed(ask.market, ask.broker)
-        self._clearing.ask(peer, ask, data)
+        await self._clearing.ask(peer, ask, data)
         return sign(self._identity, Done())
 
     async def _decline(self, peer: str, data: bytes) -> bytes:
@@ -304,11 +305,28 @@ class Desk:
 
     async def _balance(self, peer: str, data: bytes) -> bytes:
         verify(data, BalanceRequest, signer=peer)
-        return sign(self._identity, Balance(balance=await self._ledger.run(Ledger.balance, peer), held=0))
+
+        def read(ledger: Ledger) -> Balance:
+            return Balance(balance=ledger.balance(peer), held=ledger.held(peer))
+
+        return sign(self._identity, await self._ledger.run(read))
 
     async def _offers(self, peer: str, data: bytes) -> bytes:
         verify(data, OffersRequest, signer=peer)
         return sign(self._identity, Offers(offers=await self._ledger.inside(self._book.offers)))
+
+    async def _statistics(self, peer: str, data: bytes) -> bytes:
+        task = verify(data, StatisticsRequest, signer=peer).task
+        if not self._terms.publish_prices:
+            raise RuleBroken("the terms of this market do not publish prices", code="not-published")
+        self._check_task(task)
+        bids = await self._ledger.run(Ledger.bids_since, max(0, self._clock() - STATISTICS_MS), task)
+        return sign(self._identity, statistics_for(peer, task, bids))
+
+    def _check_task(self, task: str) -> None:
+        if self._terms.task(task) is None:
+            names = ", ".join(each.name for each in self._terms.tasks)
+            raise RuleBroken(f"this market has no task {task!r}; it has {names}", code="unknown-task")
 
     def _check_market(self, market: str) -> None:
         if market != self._terms.name:

@@ -128,7 +128,10 @@ class Parcels:
             except RuleBroken as error:
                 if error.code == "lost-delivery":
                     await self._ledger.run(self._refund, trade.trade, stream.peer_id)
+                    await self._clearing.forget((trade.trade,))
                 raise
+            # Durable before the first byte: from then on the buyer may have it, and silence refunds nothing.
+            await self._ledger.run(self._mark_served, trade.trade, stream.peer_id)
             await self._go_on(stream)
             await send_parcel(stream, outgoing)
 
@@ -142,6 +145,12 @@ class Parcels:
         if trade.fetch_before_ms is not None and trade.fetch_before_ms <= self._clock():
             raise Expired("the time to fetch this delivery is over; it was kept as long as the market's terms say")
         return trade
+
+    def _mark_served(self, ledger: Ledger, trade_id: bytes, buyer: str) -> None:
+        """Sealing took its time: a delivery whose own is over meanwhile was or will be refunded, and is not sent."""
+        with ledger.transaction():
+            self._deliverable(ledger, trade_id, buyer)
+            ledger.mark_served(trade_id)
 
     def _refund(self, ledger: Ledger, trade_id: bytes, buyer: str) -> None:
         """Gives the price of a lost delivery back; one that was removed because its time was over is not lost."""

@@ -1,0 +1,173 @@
+"""What one bid and one ask do to a trade: three steps, each one transaction on the ledger.
+
+Knows: the order of a negotiation, decision 12: bids rise, asks fall, the first overlap settles, and what is said when
+there is none. Refuses to know: how long anybody is waited for (clearing), and what money does (ledger/). All that
+decides is in the trade's row, so a broker that is started anew between any two messages goes on with the next. A step
+that breaks a rule raises a PeerFault and changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from p2pmarket.broker_node.appraiser import NOTHING
+from p2pmarket.broker_node.book import Book
+from p2pmarket.crypto.signing import type_of, verify
+from p2pmarket.errors import Expired, RuleBroken
+from p2pmarket.ledger.journal import Ledger
+from p2pmarket.ledger.trade import PAID, QUOTED
+from p2pmarket.ledger.trades import TradeRow
+from p2pmarket.market import MarketTerms
+from p2pmarket.messages import Ask, Bid, GainReport, Submit
+from p2pmarket.pricing.bargaining import strike
+from p2pmarket.units import format_credits
+
+
+@dataclasses.dataclass(frozen=True)
+class AskMade:
+    """What a seller asked last."""
+
+    amount: int
+    revision: int | None
+    """Of the bid it answered; None for the ask that came with the snapshot."""
+    expires_ms: int | None
+    """None: as long as the trade."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The signed reply to a bid, durable."""
+
+    reply: bytes
+    seller: str
+    price: int | None
+    """Micro-credits, where this settled the trade."""
+
+
+def place_bid(ledger: Ledger, book: Book, terms: MarketTerms, buyer: str, bid: Bid, data: bytes) -> bytes | None:
+    """Takes a verified bid, and the ask that came with the snapshot; the reply, where the bid was answered before.
+
+    :raises RuleBroken: the trade is not this buyer's, or the bid is not the next one it may make
+    :raises Expired: past its time
+    """
+    with ledger.transaction() as db:
+        stored = ledger.seen_reply(buyer, bid.message_id)
+        if stored is not None:
+            return stored
+        trade = ledger.trade(bid.trade)
+        if trade.buyer != buyer:
+            raise RuleBroken("this trade is another buyer's", code="not-yours")
+        _check_order(ledger, trade)
+        if bid.delivery == NOTHING:
+            raise RuleBroken("no merge helped on this trade, there is nothing to buy", code="nothing-to-buy")
+        trade = ledger.place_bid(data, spend_per_day=terms.spend_per_day)
+        if trade.ask is None:
+            submission = book.by_snapshot(db, trade.seller, trade.seller_snapshot)
+            if submission is not None and submission.sell and submission.ask is not None:
+                ledger.record_ask(trade.trade, submission.signed)
+        return None
+
+
+def take_ask(ledger: Ledger, seller: str, ask: Ask, data: bytes) -> None:
+    """Takes a verified ask for the bid that waits. The same bytes again change nothing.
+
+    :raises RuleBroken: nobody waits for it (any more), it is for another bid or snapshot, or above the one before it
+    """
+    with ledger.transaction():
+        trade = _awaiting(ledger, seller, ask)
+        if trade.ask == data:
+            return
+        if ask.snapshot != trade.seller_snapshot:
+            raise RuleBroken("this ask is for another snapshot than the one that is bid for", code="wrong-snapshot")
+        if ask.revision != trade.bids - 1:
+            raise RuleBroken(
+                f"this ask answers bid {ask.revision} of the trade, and bid {trade.bids - 1} is the one that waits",
+                code="wrong-revision",
+            )
+        earlier = ask_made(trade)
+        if earlier is not None and earlier.revision == ask.revision:
+            raise RuleBroken("this bid has its ask; a request is answered once", code="no-bid")
+        if earlier is not None and ask.amount > earlier.amount:
+            raise RuleBroken(
+                f"an ask may fall and not rise; the {format_credits(earlier.amount)} asked before stand",
+                code="higher-ask",
+            )
+        ledger.record_ask(trade.trade, data)
+
+
+def conclude(ledger: Ledger, terms: MarketTerms, bid: Bid, now_ms: int) -> Outcome:
+    """Answers a bid by the ask in its trade's row: Deal, Unmatched or NoDeal.
+
+    Where the trade has ended meanwhile (its time ran out) the answer is what was said then.
+    """
+    trade = ledger.trade(bid.trade)
+    stored = ledger.seen_reply(trade.buyer, bid.message_id)
+    if stored is not None:
+        return Outcome(stored, trade.seller, None)
+    ask = standing_ask(trade, now_ms)
+    if ask is None:
+        return _no_deal("no-ask", "the seller named no price in time", ledger, trade)
+    price = strike(bid.amount, ask.amount, terms.fee_ppm, k_ppm=terms.k_ppm)
+    if price is None and (left := terms.max_revisions - bid.revision) > 0:
+        return Outcome(ledger.unmatched(trade.trade, left), trade.seller, None)
+    if price is None:
+        return _no_deal("no-overlap", "the seller asks more than this bid", ledger, trade)
+    try:
+        settlement = ledger.settle(trade.trade, price.price, price.fee, fetch_before_ms=now_ms + terms.delivery_ms)
+    except (RuleBroken, Expired) as error:  # it ended the trade and stored its reply, or changed nothing
+        stored = ledger.seen_reply(trade.buyer, bid.message_id)
+        return Outcome(stored, trade.seller, None) if stored else _no_deal(error.code, str(error), ledger, trade)
+    return Outcome(settlement.reply, trade.seller, price.price)
+
+
+def ask_made(trade: TradeRow) -> AskMade | None:
+    """What the seller asked last for this trade, whether or not it still holds."""
+    if trade.ask is None:
+        return None
+    if type_of(trade.ask) == Submit.TYPE:
+        amount = verify(trade.ask, Submit, signer=trade.seller).ask
+        return None if amount is None else AskMade(amount, None, None)
+    ask = verify(trade.ask, Ask, signer=trade.seller)
+    return AskMade(ask.amount, ask.revision, ask.expires_ms)
+
+
+def standing_ask(trade: TradeRow, now_ms: int) -> AskMade | None:
+    """What the seller asks for this trade, where that has not run out."""
+    ask = ask_made(trade)
+    return None if ask is None or (ask.expires_ms is not None and ask.expires_ms <= now_ms) else ask
+
+
+def disclosed(terms: MarketTerms, trade: TradeRow) -> tuple[float, float] | tuple[None, None]:
+    """What a seller that is asked is told of the gain: purchased weight, and loss after over before; or nothing."""
+    if terms.disclosure != "paper" or trade.report is None:
+        return None, None
+    report = verify(trade.report, GainReport, signer=None)
+    ratio = report.loss_after / report.loss_before if report.loss_before > 0 else math.inf
+    return report.weight, ratio if math.isfinite(ratio) else 1.0
+
+
+def _awaiting(ledger: Ledger, seller: str, ask: Ask) -> TradeRow:
+    """The trade whose bid waits for this seller. Strangers are not told whether there is such a trade."""
+    try:
+        trade = ledger.trade(ask.trade)
+    except RuleBroken:
+        trade = None
+    if trade is None or trade.seller != seller or trade.state != QUOTED:
+        raise RuleBroken("no bid waits for this ask; it came too late or was not asked for", code="no-bid")
+    return trade
+
+
+def _no_deal(reason: str, sentence: str, ledger: Ledger, trade: TradeRow) -> Outcome:
+    return Outcome(ledger.no_deal(trade.trade, reason, sentence), trade.seller, None)
+
+
+def _check_order(ledger: Ledger, trade: TradeRow) -> None:
+    """:raises RuleBroken: the gain is upon another purchase, which is not settled"""
+    if trade.report is None:
+        return
+    after = verify(trade.report, GainReport, signer=None).after
+    if after is not None and ledger.trade(after).state not in PAID:
+        raise RuleBroken(
+            "this gain is upon another purchase of the same appraisal; buy that one first", code="out-of-order"
+        )
