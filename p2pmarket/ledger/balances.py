@@ -1,7 +1,8 @@
 """Appending a leaf and moving the money it speaks of, inside a transaction that someone else opened.
 
-Knows: the tables `head`, `leaves`, `postings` and `accounts`. Refuses to know: when a movement is allowed.
-A debit above the balance raises RuleBroken `insufficient-balance`; the transaction around it then rolls back.
+Knows: the tables `head`, `leaves`, `nodes`, `postings` and `accounts`. Refuses to know: when a movement is allowed;
+holds.py sees to it that what is taken is there. A movement that the tables' own rules forbid is a ledger that does
+not add up: database.py makes it JournalDamaged, and the transaction around it rolls back.
 """
 
 from __future__ import annotations
@@ -9,12 +10,23 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from p2pmarket.errors import RuleBroken
 from p2pmarket.ledger.leaves import Granted, Leaf, Refunded, pack, unpack
-from p2pmarket.ledger.log import grow, leaf_hash, root_of_peaks
+from p2pmarket.ledger.log import full_subtrees, grow, leaf_hash, root_of_peaks
 from p2pmarket.limits import MAX_AMOUNT
 from p2pmarket.units import format_credits
+
+
+class Change(NamedTuple):
+    """What a leaf does to one account, in micro-credits."""
+
+    peer: str
+    amount: int
+    """Of the balance."""
+    held: int = 0
+    """Of the part of it that cannot be spent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +46,11 @@ class AccountRow:
 
     peer: str
     balance: int
+    held: int
+    """What of the balance cannot be spent now."""
     opened_ms: int | None
+    day_limit: int | None
+    """What it may spend in 24 hours, where its operator set something; 0: nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,20 +70,18 @@ class HistoryRow:
     memo: str
 
 
-def append(connection: sqlite3.Connection, leaf: Leaf, changes: Sequence[tuple[str, int]] = ()) -> Entry:
-    """Adds `leaf` to the log and applies its changes of balances, in order.
-
-    :raises RuleBroken: code insufficient-balance, when a balance would fall below zero
-    """
+def append(connection: sqlite3.Connection, leaf: Leaf, changes: Sequence[Change] = ()) -> Entry:
+    """Adds `leaf` to the log and applies its changes of accounts, in order."""
     data = pack(leaf)
     size, packed = connection.execute("SELECT size, peaks FROM head").fetchone()
     before = unpack_peaks(packed)
     hashed = leaf_hash(data)
     after = grow(before, size, hashed)
     connection.execute("INSERT INTO leaves (number, data) VALUES (?, ?)", (size, data))
+    connection.executemany("INSERT INTO nodes VALUES (?, ?, ?)", full_subtrees(before, size, hashed))
     connection.execute("UPDATE head SET size = ?, peaks = ?", (size + 1, b"".join(after)))
-    for peer, change in changes:
-        _move(connection, size, peer, change)
+    for change in changes:
+        _move(connection, size, change)
     return Entry(size, hashed, size + 1, root_of_peaks(after), tuple(reversed(before)))
 
 
@@ -113,13 +127,14 @@ def unpack_peaks(packed: bytes) -> tuple[bytes, ...]:
     return tuple(packed[at : at + 32] for at in range(0, len(packed), 32))
 
 
-def _move(connection: sqlite3.Connection, leaf: int, peer: str, change: int) -> None:
-    connection.execute("INSERT INTO accounts (peer, balance) VALUES (?, 0) ON CONFLICT DO NOTHING", (peer,))
-    balance = balance_of(connection, peer) + change
-    if balance < 0:
-        raise RuleBroken(
-            f"{peer} has {format_credits(balance - change)} credits and needs {format_credits(-change)}",
-            code="insufficient-balance",
-        )
-    connection.execute("UPDATE accounts SET balance = ? WHERE peer = ?", (balance, peer))
-    connection.execute("INSERT INTO postings VALUES (?, ?, ?, ?)", (leaf, peer, change, balance))
+def _move(connection: sqlite3.Connection, leaf: int, change: Change) -> None:
+    peer, amount, held = change
+    row = connection.execute(
+        "UPDATE accounts SET balance = balance + ?, held = held + ? WHERE peer = ? RETURNING balance",
+        (amount, held, peer),
+    ).fetchone()
+    if row is None:
+        row = connection.execute(
+            "INSERT INTO accounts (peer, balance, held) VALUES (?, ?, ?) RETURNING balance", (peer, amount, held)
+        ).fetchone()
+    connection.execute("INSERT INTO postings VALUES (?, ?, ?, ?)", (leaf, peer, amount, row[0]))

@@ -150,7 +150,9 @@ class Database:
         :raises DiskFull: it has
         """
         if not self.connection.in_transaction:
-            raise DiskFull(f"what was being written to {self.path} was undone as a whole; check the disk, then try again")
+            raise DiskFull(
+                f"what was being written to {self.path} was undone as a whole; check the disk, then try again"
+            )
 
     def _reach(self, places: Sequence[str], moment: str) -> None:
         for work in places:

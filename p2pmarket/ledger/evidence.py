@@ -6,11 +6,38 @@ Each check that fails raises the PeerFault that names it.
 
 from __future__ import annotations
 
-from p2pmarket.crypto.signing import type_of, verify
-from p2pmarket.errors import Expired, RuleBroken
+import functools
+from typing import TypeVar
+
+from p2pmarket.crypto.signing import Signable, signer_of, type_of, verify
+from p2pmarket.errors import BadSignature, Expired, RuleBroken
 from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.messages import Ask, Bid, Submit
 from p2pmarket.units import format_credits
+
+M = TypeVar("M", bound=Signable)
+
+
+def verified(data: bytes, kind: type[M]) -> M:
+    """The record in signed bytes, whoever signed it. The bytes looked at last are remembered: one settlement asks
+    three times for the same bid, and they say the same each time.
+
+    :raises BadSignature, MalformedMessage: it does not verify, or is of another kind
+    """
+    record = _verified(data, kind)
+    assert isinstance(record, kind)
+    return record
+
+
+@functools.lru_cache(maxsize=256)
+def _verified(data: bytes, kind: type[Signable]) -> Signable:
+    return verify(data, kind, signer=None)
+
+
+def check_signer(data: bytes, signer: str) -> None:
+    """:raises BadSignature: signed bytes name another signer"""
+    if signer_of(data) != signer:
+        raise BadSignature(f"this is signed by {signer_of(data)}, not by {signer}")
 
 
 def check_address(message: Bid | Ask, market: str, broker: str) -> None:
@@ -44,13 +71,15 @@ def read_ask(row: TradeRow, data: bytes, market: str, broker: str) -> tuple[int,
     :raises RuleBroken: code wrong-broker, wrong-snapshot, or no-ask
     """
     if type_of(data) == Submit.TYPE:
-        submit = verify(data, Submit, signer=row.seller)
+        submit = verified(data, Submit)
+        check_signer(data, row.seller)
         if (submit.market, submit.snapshot) != (market, row.seller_snapshot):
             raise RuleBroken("the standing ask is for another snapshot", code="wrong-snapshot")
         if not submit.sell or submit.ask is None:
             raise RuleBroken("this snapshot has no standing ask; ask its seller", code="no-ask")
         return submit.ask, None
-    ask = verify(data, Ask, signer=row.seller)
+    ask = verified(data, Ask)
+    check_signer(data, row.seller)
     check_address(ask, market, broker)
     if (ask.trade, ask.snapshot) != (row.trade, row.seller_snapshot):
         raise RuleBroken("the ask is for another trade or snapshot; answer the request again", code="wrong-snapshot")
@@ -65,7 +94,7 @@ def check_terms(row: TradeRow, price: int, fee: int, market: str, broker: str, n
     """
     if row.bid is None or row.ask is None:
         raise RuleBroken("a trade is settled by a bid and an ask; one of them is missing", code="no-ask")
-    bid = verify(row.bid, Bid, signer=row.buyer)
+    bid = verified(row.bid, Bid)
     ask, ask_expires_ms = read_ask(row, row.ask, market, broker)
     if not (ask <= price <= bid.amount and 0 <= fee <= price):
         raise RuleBroken(

@@ -46,6 +46,18 @@ def grow(peaks: tuple[bytes, ...], size: int, leaf: bytes) -> tuple[bytes, ...]:
     return (*kept, leaf)
 
 
+def full_subtrees(peaks: tuple[bytes, ...], size: int, leaf: bytes) -> list[tuple[int, int, bytes]]:
+    """(level, place, root) of each full subtree of two leaves or more that appending leaf hash `leaf` completes in a
+    log of `size` leaves with these peaks: 2^level leaves, from leaf place * 2^level on."""
+    completed = []
+    level, place = 0, size
+    while place & 1:
+        leaf = node_hash(peaks[-1 - level], leaf)
+        level, place = level + 1, place >> 1
+        completed.append((level, place, leaf))
+    return completed
+
+
 def root_of_peaks(peaks: tuple[bytes, ...]) -> bytes:
     """Merkle tree head of the log with these peaks."""
     if not peaks:

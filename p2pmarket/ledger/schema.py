@@ -3,7 +3,8 @@
 Amounts are micro-credits, times UTC milliseconds. `accounts` is what the leaves fold to; `held` of a balance cannot be
 spent: the amounts of the peer's bids that wait for an answer (trades that are quoted) and its part of prices that are
 settled and not delivered yet. `head` is the state of the log after the last leaf and the signed checkpoint over it;
-`nodes` are the roots of the full subtrees below it, so that proofs need no pass over the log. PRICED never rests.
+`nodes` are the roots of the full subtrees below it, so that proofs need no pass over the log: the one at `level` and
+`place` is over the 2^level leaves from place * 2^level on, for levels from 1; leaves are their own. PRICED never rests.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SCHEMA: tuple[str, ...] = (
         data BLOB NOT NULL
     ) STRICT""",
     """CREATE TABLE nodes (
-        level INTEGER NOT NULL CHECK (level >= 0),
+        level INTEGER NOT NULL CHECK (level >= 1),
         place INTEGER NOT NULL CHECK (place >= 0),
         hash BLOB NOT NULL CHECK (length(hash) = 32),
         PRIMARY KEY (level, place)
@@ -77,10 +78,12 @@ SCHEMA: tuple[str, ...] = (
         bid BLOB,
         bid_amount INTEGER NOT NULL DEFAULT 0 CHECK (bid_amount >= 0),
         bids INTEGER NOT NULL DEFAULT 0 CHECK (bids >= 0),
+        bids_until_ms INTEGER,
         ask BLOB,
         price INTEGER NOT NULL DEFAULT 0 CHECK (price >= 0),
         fee INTEGER NOT NULL DEFAULT 0 CHECK (fee BETWEEN 0 AND price),
         receipt BLOB,
+        settled_ms INTEGER,
         fetch_before_ms INTEGER,
         served_ms INTEGER,
         reason TEXT NOT NULL DEFAULT ''
@@ -88,6 +91,8 @@ SCHEMA: tuple[str, ...] = (
     "CREATE INDEX trades_of_a_buyer ON trades (buyer, state)",
     "CREATE INDEX trades_of_a_seller ON trades (seller, state)",
     "CREATE INDEX trades_by_state ON trades (state, expires_ms)",
+    "CREATE INDEX purchases ON trades (buyer, settled_ms) WHERE settled_ms IS NOT NULL",
+    "CREATE INDEX bids_of_a_task ON trades (task, changed_ms) WHERE bids > 0",
     """CREATE TABLE replies (
         sender TEXT NOT NULL,
         message_id BLOB NOT NULL CHECK (length(message_id) = 16),
@@ -97,7 +102,8 @@ SCHEMA: tuple[str, ...] = (
     ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE mailboxes (
         peer TEXT PRIMARY KEY,
-        last INTEGER NOT NULL
+        last INTEGER NOT NULL,
+        acknowledged INTEGER NOT NULL DEFAULT 0 CHECK (acknowledged BETWEEN 0 AND last)
     ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE mail (
         peer TEXT NOT NULL REFERENCES mailboxes (peer),

@@ -42,7 +42,6 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     (UNMATCHED, "expire"): EXPIRED,
     (UNMATCHED, "fail"): VOID,
     (PRICED, "settle"): SETTLED,
-    (PRICED, "no-deal"): NO_DEAL,
     (SETTLED, "serve"): SETTLED,
     (SETTLED, "acknowledge"): DELIVERED,
     (SETTLED, "lapse"): LAPSED,

@@ -10,7 +10,7 @@ import dataclasses
 import sqlite3
 
 from p2pmarket.errors import RuleBroken
-from p2pmarket.ledger.trade import advance
+from p2pmarket.ledger.trade import PAID, advance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TradeRow:
     created_ms: int
     changed_ms: int
     expires_ms: int | None
-    """When it ends by itself if nothing happens; None once it is settled or over."""
+    """When it ends by itself if nothing happens; None once it is over."""
     delivery: bytes | None
     """Digest of what is delivered."""
     report: bytes | None
@@ -39,12 +39,15 @@ class TradeRow:
     """Its micro-credits; held on the buyer's account while the trade is quoted."""
     bids: int
     """How many there were."""
+    bids_until_ms: int | None
+    """The first and every other bid is taken until then: the report's time."""
     ask: bytes | None
     """Signed Ask, or the signed Submit with the standing ask."""
     price: int
     fee: int
     receipt: bytes | None
     """Signed Receipt."""
+    settled_ms: int | None
     fetch_before_ms: int | None
     served_ms: int | None
     """When the first byte of the delivery was about to be sent; None: the buyer can have nothing of it."""
@@ -96,6 +99,16 @@ def find(
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     rows = connection.execute(f"{_SELECT}{where} ORDER BY created_ms DESC, rowid DESC LIMIT ?", (*values, limit))
     return [TradeRow(*row) for row in rows]
+
+
+def bids_since(connection: sqlite3.Connection, since_ms: int, task: str) -> list[tuple[str, int, int | None, int]]:
+    """Buyer, last bid, price (None where it is not paid) and time of the last change of each trade of a task that has
+    a bid and changed since, the latest first."""
+    return connection.execute(
+        f"SELECT buyer, bid_amount, CASE WHEN state IN ({', '.join('?' * len(PAID))}) THEN price END, changed_ms "
+        "FROM trades WHERE bids > 0 AND task = ? AND changed_ms >= ? ORDER BY changed_ms DESC, rowid DESC",
+        (*sorted(PAID), task, since_ms),
+    ).fetchall()
 
 
 def insert(connection: sqlite3.Connection, row: TradeRow) -> None:
