@@ -520,7 +520,10 @@ class Offers(Message):
 
 @dataclasses.dataclass(frozen=True)
 class ConsistencyRequest(Message):
-    """Is the log of `second` leaves the continuation of that of `first`? (0 < first <= second <= the log's size)"""
+    """Is the log of `second` leaves the continuation of that of `first`? (0 < first <= second <= the log's size)
+
+    `second` 0 asks for the log as it is now.
+    """
 
     TYPE: ClassVar[str] = "consistency-request"
     message_id: Id
@@ -536,6 +539,8 @@ class Consistency(Message):
     first: Count
     second: Count
     proof: Annotated[tuple[Digest, ...], Bound(0, 64)]
+    checkpoint: Signed
+    """The Checkpoint over the log as it is now."""
 
 
 @dataclasses.dataclass(frozen=True)
