@@ -5,9 +5,9 @@ they were, which family of beliefs fits (there is none), and the time, which is 
 Fails with ValueError on amounts that are none and bounds the wrong way round.
 
 A buyer's own history never sets its own price: whatever it bid, the price it meets later is the same, so bidding less
-now to pay less later gains nothing. That holds for one buyer; two that act as one, or one under two names, can lower
-each other's price by low bids, which cost nothing while they lose. And what is learned is the price that suits bids:
-where buyers shade (the midpoint rule invites them to), bids are below values.
+now to pay less later gains nothing. That holds for one buyer. Many names that act together can lower each other's price
+by low bids, which cost nothing while they lose; nothing here sees through that. And what is learned is the price that
+suits bids: where buyers shade (the midpoint rule invites them to), bids are below values.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def reserve_from(
     Until there is ENOUGH, the reserve of a value that may lie anywhere in `low` ... `high` (the bound of the appraisal,
     section 4 of the paper): max(low, (high + cost) / 2). From then on `Empirical.reserve`, which is told that old
     observations are worth less: half after `half_life_ms`, a quarter after two. Nothing of the buyer `excluding`, to
-    whom the ask is made, is looked at. Bounds count where they put the probability (see `likely_values`).
+    whom the ask is made, is looked at; and no buyer counts more than two that bid as often as the mean, so that low
+    bids in great numbers, which cost nothing, are not the market. Bounds: see `likely_values`.
 
     :raises ValueError: an interval the wrong way round, a cost that is no amount, a half-life that is not positive
     """
@@ -115,11 +116,28 @@ def reserve_from(
     used = [seen for seen in observations if seen.buyer != excluding]
     ages = [max(0, now_ms - seen.at_ms) for seen in used]
     weights = [1.0 if half_life_ms is None else 2.0 ** -(age / half_life_ms) for age in ages]
+    weights = _levelled(weights, [seen.buyer for seen in used])
     total = math.fsum(weights)
-    size = total**2 / math.fsum(weight**2 for weight in weights) if total > 0 else 0.0
-    if min(size, total) < ENOUGH:
-        return max(low, (high + cost) // 2, cost)
-    return round(likely_values(used, weights, size).reserve(cost))
+    if total >= ENOUGH:
+        size = total**2 / math.fsum(weight**2 for weight in weights)
+        if size >= ENOUGH:
+            return max(cost, round(likely_values(used, weights, size).reserve(cost)))
+    return max(low, (high + cost) // 2, cost)
+
+
+def _levelled(weights: list[float], buyers: list[str]) -> list[float]:
+    """The weights, made less for a buyer that would count more than twice the mean of all buyers (with that one)."""
+    sums: dict[str, float] = {}
+    for buyer, weight in zip(buyers, weights, strict=True):
+        sums[buyer] = sums.get(buyer, 0.0) + weight
+    most, falling = 0.0, sorted(sums.values(), reverse=True)
+    for above in range((len(falling) + 1) // 2):  # buyers that are cut down to `most`
+        most = 2 * math.fsum(falling[above:]) / (len(falling) - 2 * above)
+        if most >= falling[above]:
+            break
+    return [
+        weight * min(1.0, most / sums[buyer]) if weight else 0.0 for buyer, weight in zip(buyers, weights, strict=True)
+    ]
 
 
 def likely_values(observations: list[Observation], weights: list[float], size: float) -> Empirical:

@@ -160,9 +160,10 @@ def shapley_of_groups(
 
     :raises ValueError: a name in two groups, and as `shapley`
     """
-    by_first = {min(group): group for group in groups}
-    if sum(map(len, by_first.values())) != len(frozenset().union(*by_first.values())):
+    apart = list(groups)
+    if sum(map(len, apart)) != len(frozenset().union(*apart)):
         raise ValueError("a player is in two groups")
+    by_first = {min(group): group for group in apart}
     joint = shapley(
         lambda firsts: worth(frozenset().union(*(by_first[first] for first in firsts))),
         tuple(by_first),
