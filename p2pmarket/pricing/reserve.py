@@ -1,0 +1,142 @@
+"""The price a seller should ask of a buyer it only has a belief about: Myerson's reserve, for any belief.
+
+Knows: what a belief must be able to say (`Prior`), and how to find the one best price for it. Refuses to know: which
+family a belief comes from (priors.py), whose belief it is, and money; `to_ask` is the border where credits, which are
+floats here, become micro-credits. Fails with ValueError on a cost or a reserve that is no amount of money.
+
+Equation 2 of Train 'n Trade (section 4, after Myerson 1981), P = (1 - F(P)) / f(P), is where the slope of the expected
+revenue is zero. With a cost c to the seller it reads P - (1 - F(P)) / f(P) = c. A zero slope may be a minimum, one of
+several maxima, or not exist, so the definition here is the revenue itself: the reserve is the price P of the support
+that maximises (P - c)(1 - F(P)), and never below c.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Protocol
+
+from scipy.optimize import minimize_scalar
+
+from p2pmarket.limits import MAX_AMOUNT
+from p2pmarket.units import CREDIT
+
+MAX_COST = MAX_AMOUNT / CREDIT
+"""Credits: all the money one trade can move."""
+_CERTAIN = 1e-6
+"""Share of the best revenue that the search for it may miss before it climbs the last peak."""
+_NARROW = 1e-12
+"""Width of an interval, relative to its upper end, below which it is one price."""
+_HALVINGS = 10_000
+"""At most; a smooth peak takes some two thousand."""
+
+
+class Prior(Protocol):
+    """What a seller believes about the highest price a buyer would pay, in credits, as a distribution."""
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """Lowest and highest value that is possible; the highest may be infinite."""
+
+    def cdf(self, value: float) -> float:
+        """F: the probability of at most `value`."""
+
+    def survival(self, value: float) -> float:
+        """1 - F, accurate where F is nearly 1: the probability that a price of `value` is paid."""
+
+    def density(self, value: float) -> float:
+        """F'; 0 outside the support."""
+
+    def quantile(self, probability: float) -> float:
+        """The lowest value with at least this cdf: of a uniform random number, a random value.
+
+        :raises ValueError: a probability outside 0 ... 1
+        """
+
+    def reserve(self, cost: float = 0.0) -> float:
+        """The price in the support that maximises (price - cost) survival(price); the cost itself, at which nobody
+        is believed to buy, where that is not below the whole support.
+
+        :raises ValueError: a cost that is negative, not finite or above MAX_COST
+        """
+
+
+def check_cost(cost: float) -> None:
+    """:raises ValueError: a cost that is no amount of credits"""
+    if not 0 <= cost <= MAX_COST:
+        raise ValueError(f"a cost of {cost} credits is outside 0 ... {MAX_COST:.0f}")
+
+
+def check_probability(probability: float) -> None:
+    """:raises ValueError: not in 0 ... 1"""
+    if not 0 <= probability <= 1:
+        raise ValueError(f"a probability of {probability} is outside 0 ... 1")
+
+
+def check_interval(name: str, low: float, high: float, *, endless: bool = False) -> None:
+    """:raises ValueError: not 0 <= low < high, or high infinite where that is not allowed"""
+    if not 0 <= low < high or (math.isinf(high) and not endless):
+        raise ValueError(f"a {name} needs 0 <= low < high{'' if endless else ', finite'}, not {low} ... {high}")
+
+
+def best_price(survival: Callable[[float], float], lowest: float, highest: float, cost: float) -> float:
+    """The price in lowest ... highest (both finite) that maximises (price - cost) survival(price).
+
+    No shape is assumed. Survival never rises, so no price of an interval x ... y can earn more than
+    (y - cost) survival(x): intervals that cannot beat the best price seen are dropped, the most promising one is
+    halved, until nothing left could earn a millionth more. Then the peak around the best price is climbed. Where
+    thousands of prices earn nearly the same, the search ends after `_HALVINGS` with one of them.
+    """
+    lowest = max(lowest, cost)
+    if lowest >= highest:
+        return lowest
+
+    def revenue(price: float) -> float:
+        return (price - cost) * survival(price)
+
+    best = max(lowest, highest, key=revenue)
+    earned = revenue(best)
+    waiting = [((cost - highest) * survival(lowest), lowest, highest, survival(lowest))]
+    for _ in range(_HALVINGS):
+        if not waiting or -waiting[0][0] <= earned * (1 + _CERTAIN):
+            break
+        _, left, right, sold_left = heapq.heappop(waiting)
+        if right - left <= _NARROW * right:
+            continue
+        middle = left + (right - left) / 2
+        sold_middle = survival(middle)
+        if (middle - cost) * sold_middle > earned:
+            earned, best = (middle - cost) * sold_middle, middle
+        heapq.heappush(waiting, ((cost - middle) * sold_left, left, middle, sold_left))
+        heapq.heappush(waiting, ((cost - right) * sold_middle, middle, right, sold_middle))
+    below = above = best
+    promising = sorted((left, right) for bound, left, right, _ in waiting if -bound > earned)
+    for left, right in promising:
+        above = max(above, right) if left <= above else above
+    for left, right in reversed(promising):
+        below = min(below, left) if right >= below else below
+    if below == above:
+        return best
+    found = minimize_scalar(lambda price: -revenue(price), bounds=(below, above), method="bounded",
+                            options={"xatol": _NARROW * above})  # fmt: skip
+    return float(found.x) if revenue(found.x) > earned else best
+
+
+def last_true(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Where a condition that holds at `low` and fails at `high` turns, by halving: to the last bit of a float."""
+    while low < (middle := low + (high - low) / 2) < high:
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def to_ask(reserve: float) -> int:
+    """The ask in micro-credits of a reserve in credits: rounded up, so that it never asks less; at most MAX_AMOUNT,
+    which nobody can pay. Exact: a float is a rational number, and 0.1 is a little above one tenth.
+
+    :raises ValueError: negative or not finite
+    """
+    if not (math.isfinite(reserve) and reserve >= 0):
+        raise ValueError(f"a reserve of {reserve} credits is no amount of money")
+    return min(MAX_AMOUNT, math.ceil(Fraction(reserve) * CREDIT))
