@@ -27,6 +27,8 @@ from p2pmarket.units import Clock, now_ms
 APPLICATION_ID = 0x70327041
 """Spells "p2pA"."""
 VERSION = 1
+UNMATCHED = "unmatched"
+"""Reason of a trade whose last bid was below the ask: it binds no longer, and a higher one may follow."""
 
 SCHEMA: tuple[str, ...] = (
     "CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), peer TEXT NOT NULL) STRICT",
@@ -208,18 +210,24 @@ class AgentJournal:
     def keep_bid(self, data: bytes) -> Bid:
         """Keeps a signed bid, as its trade's and as an intent, before it is sent.
 
-        :raises RuleBroken: code unknown-trade without a report; wrong-state when this agent bid otherwise before
+        :raises RuleBroken: code unknown-trade without a report; wrong-state when this agent bid otherwise before, and
+            this does not raise a bid that was unmatched
         """
         bid = verify(data, Bid, signer=self.peer)
         with self.transaction() as connection:
             row = self._load(connection, bid.broker, bid.trade)
             if row is None or row.report is None:
                 raise RuleBroken("there is no gain report for this trade to bid on", code="unknown-trade")
-            if (row.bid is not None and row.bid != data) or row.receipt is not None or row.reason:
-                raise RuleBroken(f"this trade is {row.stage} already; a bid is made once", code="wrong-state")
+            first = row.bid in (None, data) and not row.reason
+            if row.receipt is not None or not (first or self._is_raised(row, bid)):
+                raise RuleBroken(
+                    f"this trade is {row.stage} already; a bid is made once, and again higher where it was unmatched",
+                    code="wrong-state",
+                )
             self.intend(bid.broker, bid.message_id, data)
             connection.execute(
-                "UPDATE trades SET bid = ?, bid_amount = ?, bid_expires_ms = ? WHERE broker = ? AND trade = ?",
+                "UPDATE trades SET bid = ?, bid_amount = ?, bid_expires_ms = ?, reason = '' "
+                "WHERE broker = ? AND trade = ?",
                 (data, bid.amount, bid.expires_ms, bid.broker, bid.trade),
             )
         return bid
@@ -359,6 +367,13 @@ class AgentJournal:
             f"SELECT {_COLUMNS} FROM trades WHERE broker = ? AND trade = ?", (broker, trade)
         ).fetchone()
         return AgentTrade(*row) if row else None
+
+    def _is_raised(self, row: AgentTrade, bid: Bid) -> bool:
+        """Whether this is the next bid on a trade whose last one was below the ask."""
+        if row.bid is None or row.reason != UNMATCHED:
+            return False
+        last = verify(row.bid, Bid, signer=self.peer)
+        return bid.revision == last.revision + 1 and bid.amount > last.amount
 
     def _conflict(self, row: AgentTrade | None, receipt: Receipt, data: bytes) -> str | None:
         """How a genuine receipt contradicts this journal; None when it does not."""
