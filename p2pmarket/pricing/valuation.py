@@ -1,7 +1,7 @@
-"""What a purchase is worth to a buyer: money for measured gain, never more than is left to spend.
+"""What a purchase is worth to a buyer, and what it costs its seller: money for measured gain.
 
-Knows: the gain of a report and the buyer's own money weight. Refuses to know: the paper's ratios (equation 3 gives
-"no gain" the value 1, so a buyer that pays the ratio pays for nothing), the seller, the price.
+Knows: a gain and the money weights of the one who values it. Refuses to know: the paper's ratios (equation 3 gives
+"no gain" the value 1, so a buyer that pays the ratio pays for nothing), the other side, the price.
 Fails with ValueError on numbers that are not finite or are negative where that has no meaning.
 """
 
@@ -30,3 +30,23 @@ def value_of_gain(gain: float, gain_low: float, *, per_unit: int, budget: int, c
         raise ValueError(f"{per_unit} micro-credits a unit with a budget of {budget}: neither may be negative")
     paid_for = Fraction(gain_low if cautious else gain)
     return min(budget, math.floor(per_unit * max(Fraction(0), paid_for)))
+
+
+def seller_cost(gain: float, *, overlap: float, per_unit: int) -> int:
+    """What a sale costs its seller in micro-credits, rounded up: the c of its reserve, and its lowest honest ask.
+
+    A copy costs nothing to make; what it may cost is competition. The model is linear and our own:
+    overlap * per_unit * max(0, gain). `overlap`, 0 ... 1, is the share of the seller's market in which this buyer
+    competes: 0 for a buyer that hurts nobody, 1 for a rival everywhere. `per_unit` is what the seller loses there for
+    each unit that the buyer's model improves, `gain` the gain it expects the buyer to have. At most MAX_AMOUNT, for
+    which nothing is sold. Computed exactly.
+
+    :raises ValueError: a gain that is not finite, an overlap outside 0 ... 1, a negative weight
+    """
+    if not math.isfinite(gain):
+        raise ValueError(f"gain {gain} is not finite")
+    if not 0 <= overlap <= 1:
+        raise ValueError(f"an overlap of {overlap} is no share, 0 ... 1")
+    if per_unit < 0:
+        raise ValueError(f"{per_unit} micro-credits a unit: a loss is not negative")
+    return min(MAX_AMOUNT, math.ceil(Fraction(overlap) * per_unit * max(Fraction(0), Fraction(gain))))
