@@ -186,6 +186,12 @@ class NodeSettings(MarketAccess):
         None, "write checkpoint plus purchases to this .safetensors file", parse=Path, metavar="FILE", group=SIDECAR
     )
     once: bool = flag(False, "stop after one trade", group=SIDECAR)
+    strategy: str = option(
+        "default",
+        "default, collaborative, competitive, budgeted, or a class of your own, package.module:Class",
+        metavar="NAME",
+        group=STRATEGY,
+    )
     buy: bool = flag(True, "buy parameters", group=STRATEGY)
     sell: bool = flag(True, "offer parameters for sale", group=STRATEGY)
     minimum_gain: float = option(
@@ -200,6 +206,16 @@ class NodeSettings(MarketAccess):
     )
     budget: int | None = credits_option(None, "spend at most this in all (default: the balance)", group=STRATEGY)
     reserve: int = credits_option(0, "sell at this price or above", group=STRATEGY)
+    visits: int = option(
+        20, "budgeted: the budget must last for so many visits", parse=parse_count, metavar="N", group=STRATEGY
+    )
+    budget_per_day: int | None = credits_option(
+        None, "budgeted: spend at most this in 24 hours (default: no limit)", group=STRATEGY
+    )
+    harm: int = credits_option(0, "competitive: what a copy in another's hands costs you", group=STRATEGY)
+    highest_value: int = credits_option(
+        10 * CREDIT, "competitive: the most a buyer may pay, as you believe before any is seen", group=STRATEGY
+    )
     buy_groups: tuple[str, ...] = option(
         (), "buy only these parameter groups of the market's terms", many=True, metavar="GROUP", group=STRATEGY
     )

@@ -42,6 +42,8 @@ from p2pmarket.messages import (
     Offer,
     Offers,
     OffersRequest,
+    Statistics,
+    StatisticsRequest,
     Submit,
     Upload,
 )
@@ -243,6 +245,15 @@ class AsyncAgent:
         """
         return (await self._link.request(OffersRequest(secrets.token_bytes(16)), Offers)).offers
 
+    async def statistics(self, task: str = "") -> Statistics:
+        """What others bid and paid for one task of the market (default: its first), so that nobody can be told.
+
+        :raises Refused: the market's terms do not publish prices
+        :raises NetworkFault: the broker cannot be reached
+        """
+        task = task or (await self.ready()).tasks[0].name
+        return await self._link.request(StatisticsRequest(secrets.token_bytes(16), task), Statistics)
+
     async def close(self) -> None:
         """Leaves the market; everything that is owed stays owed and is taken up by the next `join`."""
         self._closed = True
@@ -315,7 +326,7 @@ class AsyncAgent:
                 snapshot=context.manifest_digest,
                 plain_bytes=context.plain_bytes,
                 buy=self._strategy.buy,
-                ask=self._strategy.standing_ask() if self._strategy.sell else None,
+                ask=await self._seller.standing_ask(joined, task, context.manifest_digest),
                 sell=self._strategy.sell,
                 buy_groups=self._strategy.buy_groups,
                 sell_groups=self._strategy.sell_groups,

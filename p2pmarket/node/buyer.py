@@ -21,9 +21,11 @@ from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, type_of, verify
 from p2pmarket.errors import BadSnapshot, NetworkFault, Refused
 from p2pmarket.files import remove_tree
-from p2pmarket.ledger.agent_journal import AgentJournal, AgentTrade
+from p2pmarket.ledger.agent_journal import UNMATCHED, AgentJournal, AgentTrade
 from p2pmarket.messages import (
     Appraisal,
+    Balance,
+    BalanceRequest,
     Bid,
     Deal,
     Decline,
@@ -33,6 +35,7 @@ from p2pmarket.messages import (
     GainReport,
     NoDeal,
     Receipt,
+    Unmatched,
 )
 from p2pmarket.network.spool import Incoming
 from p2pmarket.network.transfer import receive_parcel
@@ -48,12 +51,16 @@ log = logging.getLogger(__name__)
 FINAL_CODES = frozenset(
     {
         "expired",
+        "insufficient-balance",
+        "lower-bid",
         "malformed",
         "nothing-to-buy",
         "not-yours",
         "out-of-order",
+        "spending-limit",
         "unknown-trade",
         "wrong-delivery",
+        "wrong-revision",
         "wrong-state",
     }
 )
@@ -64,6 +71,7 @@ ACKNOWLEDGE_SECONDS = 10.0
 """How long a buyer that has its delivery waits to tell the broker so; it tells it again at its next visit."""
 BID_SECONDS = 60
 """A bid binds for this long at most."""
+DAY_MS = 24 * 3600 * 1000
 
 
 class Buyer:
@@ -87,6 +95,8 @@ class Buyer:
         self._deliveries = deliveries
         self._clock = clock
         self._expected: dict[bytes, asyncio.Future[Appraisal]] = {}
+        self._visit = 0
+        self._spent_before = 0
 
     def expect(self, submission: bytes) -> asyncio.Future[Appraisal]:
         """Completes when the appraisal of this submission is heard."""
@@ -119,7 +129,8 @@ class Buyer:
                 await self._acknowledge(joined.broker, intent.message_id, intent.body)
             else:
                 bid = verify(intent.body, Bid, signer=self._identity.peer_id)
-                await self._send_bid(joined, bid, intent.body)
+                if isinstance(await self._send_bid(joined, bid, intent.body), Unmatched):
+                    await self._say_no(joined, (bid.trade,))  # it was raised, or not, for a snapshot of then
         for row in await self._journal.run(AgentJournal.owed):
             if row.broker == joined.broker and row.stage == "bought":
                 await self._fetch(joined, row)
@@ -139,6 +150,8 @@ class Buyer:
         if late:
             await self._decline(joined, reports)
             return TradeResult(late, reports=reports, round=appraisal.round, note="a late delivery was still better")
+        self._visit += 1
+        self._spent_before = await self._journal.run(AgentJournal.spent, 0)
         wallet = await self._wallet(joined)
         wanted = [
             (amount, report)
@@ -176,26 +189,45 @@ class Buyer:
     # ---- one purchase ---------------------------------------------------------------------------------------
 
     async def _wallet(self, joined: Joined) -> Wallet:
-        balance = await self._link.balance(broker=joined.broker)
-        return Wallet(balance=balance, spent=await self._journal.run(AgentJournal.spent, 0))
+        """What may be spent now."""
+        reply = await self._link.request(BalanceRequest(secrets.token_bytes(16)), Balance, broker=joined.broker)
+        since = self._clock() - DAY_MS
+        spent, today = await self._journal.run(lambda journal: (journal.spent(0), journal.spent(since)))
+        return Wallet(
+            balance=max(0, reply.balance - reply.held),
+            spent=spent,
+            spent_today=today,
+            spent_this_visit=max(0, spent - self._spent_before),
+            visit=self._visit,
+        )
 
     async def _buy(self, joined: Joined, report: GainReport, amount: int) -> Deal | str:
-        """One bid; the Deal, or why there is none.
+        """One negotiation, a bid after the other as the strategy raises them; the Deal, or why there is none.
 
         :raises Refused: the broker took no decision; the bid may still bind, so there must be no other one
         """
-        bid = Bid(
-            message_id=secrets.token_bytes(16),
-            market=joined.terms.name,
-            broker=joined.broker,
-            trade=report.trade,
-            delivery=report.delivery,
-            amount=amount,
-            expires_ms=min(report.expires_ms, self._clock() + BID_SECONDS * 1000),
-        )
-        data = sign(self._identity, bid)
-        await self._journal.run(AgentJournal.keep_bid, data)
-        return await self._send_bid(joined, bid, data)
+        for revision in range(joined.terms.max_revisions + 1):
+            bid = Bid(
+                message_id=secrets.token_bytes(16),
+                market=joined.terms.name,
+                broker=joined.broker,
+                trade=report.trade,
+                delivery=report.delivery,
+                amount=amount,
+                expires_ms=min(report.expires_ms, self._clock() + BID_SECONDS * 1000),
+                revision=revision,
+            )
+            data = sign(self._identity, bid)
+            await self._journal.run(AgentJournal.keep_bid, data)
+            outcome = await self._send_bid(joined, bid, data)
+            if not isinstance(outcome, Unmatched):
+                return outcome
+            raised = self._strategy.raise_bid(report, outcome, amount, await self._wallet(joined))
+            if raised is None or raised <= amount:
+                break
+            amount = raised
+        await self._say_no(joined, (report.trade,))
+        return "no deal: the seller asks more than this bid"
 
     async def _collect(self, joined: Joined, trade: bytes) -> Purchase:
         """What was just paid for."""
@@ -221,8 +253,8 @@ class Buyer:
             log.warning("the purchases after the first are taken up later: %s", error)
         return purchases
 
-    async def _send_bid(self, joined: Joined, bid: Bid, data: bytes) -> Deal | str:
-        """Sends a bid that is written down until it is answered; the Deal, or why there is none."""
+    async def _send_bid(self, joined: Joined, bid: Bid, data: bytes) -> Deal | Unmatched | str:
+        """Sends a bid that is written down until it is answered; the answer, or why there is none."""
         broker = joined.broker
         try:
             reply = await self._link.exchange(data, broker)
@@ -232,6 +264,11 @@ class Buyer:
             await self._journal.run(AgentJournal.answered, bid.message_id, str(error).encode())
             await self._journal.run(AgentJournal.end, broker, bid.trade, error.code)
             return str(error)
+        if type_of(reply) == Unmatched.TYPE:
+            unmatched = verify(reply, Unmatched, signer=broker)
+            await self._journal.run(AgentJournal.end, broker, bid.trade, UNMATCHED)
+            await self._journal.run(AgentJournal.answered, bid.message_id, reply)
+            return unmatched
         if type_of(reply) == NoDeal.TYPE:
             refusal = verify(reply, NoDeal, signer=broker)
             await self._journal.run(AgentJournal.end, broker, bid.trade, refusal.reason)
@@ -355,8 +392,10 @@ class Buyer:
         matters little.
         """
         trades = await self._journal.run(AgentJournal.decline, joined.broker, [report.trade for report in reports])
-        if not trades:
-            return
+        if trades:
+            await self._say_no(joined, trades)
+
+    async def _say_no(self, joined: Joined, trades: tuple[bytes, ...]) -> None:
         try:
             await self._link.request(Decline(secrets.token_bytes(16), trades), Done, broker=joined.broker)
         except (Refused, NetworkFault) as error:

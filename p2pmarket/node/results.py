@@ -45,12 +45,31 @@ class Sale:
 
 
 @dataclasses.dataclass(frozen=True)
+class Repaid:
+    """A trade of this agent that could not be delivered: the buyer has the price back."""
+
+    trade: bytes
+    bought: bool
+    """Whether this agent was the buyer; else it was the seller."""
+    amount: int
+    """Micro-credits that came back to the buyer, or went back from the seller."""
+    reason: str
+    """Code: lost-delivery, not-fetched."""
+
+    def __str__(self) -> str:
+        whose = "got back" if self.bought else "gave back"
+        return f"{whose} {format_credits(self.amount)} ({self.reason})"
+
+
+@dataclasses.dataclass(frozen=True)
 class TradeResult:
     """One visit to the market."""
 
     bought: tuple[Purchase, ...] = ()
     sold: tuple[Sale, ...] = ()
     """Sales that became known since the last visit."""
+    repaid: tuple[Repaid, ...] = ()
+    """Refunds that became known since the last visit."""
     reports: tuple[GainReport, ...] = ()
     """What the broker offered, best gain first, those upon another purchase last."""
     balance: int = 0
@@ -64,6 +83,7 @@ class TradeResult:
     def __str__(self) -> str:
         parts = [str(purchase) for purchase in self.bought]
         parts += [f"sold for {format_credits(sale.price)}" for sale in self.sold]
+        parts += [str(refund) for refund in self.repaid]
         if self.problem:
             parts.append(self.problem)
         elif not self.bought:

@@ -1,7 +1,9 @@
-"""The selling side of an agent: name a price when asked, keep the receipt when sold.
+"""The selling side of an agent: name a price when asked, keep the receipt when sold, hear what was refunded.
 
-Knows: ask requests and sales. Refuses to know: what a price should be (strategy). A request that comes too late is
-passed over; a receipt that does not hold is kept as evidence by the journal and warned about.
+Knows: ask requests, sales and refunds, and what was asked before. Refuses to know: what a price should be (strategy). A
+request that comes too late is passed over; a receipt that does not hold is kept as evidence by the journal and warned
+about. What it asked for trades that came to nothing it knows as long as the process lives: a strategy learns from it,
+nothing depends on it.
 """
 
 from __future__ import annotations
@@ -11,20 +13,29 @@ import dataclasses
 import logging
 import secrets
 from collections.abc import Mapping
+from typing import TypeVar
 
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, verify
-from p2pmarket.errors import MarketError
-from p2pmarket.ledger.agent_journal import AgentJournal
-from p2pmarket.messages import Ask, AskRequest, Message, Sold
+from p2pmarket.errors import MarketError, NetworkFault, Refused
+from p2pmarket.ledger.agent_journal import AgentJournal, AgentTrade
+from p2pmarket.messages import Ask, AskRequest, Message, Refund, Sold, Statistics, StatisticsRequest
 from p2pmarket.network.streams import end_tasks
-from p2pmarket.node.link import BrokerLink, HearMail
-from p2pmarket.node.results import Sale, TradeResult
-from p2pmarket.node.strategy import Strategy
+from p2pmarket.node.link import BrokerLink, HearMail, Joined
+from p2pmarket.node.results import Repaid, Sale, TradeResult
+from p2pmarket.node.strategy import Knowledge, PastAsk, Strategy
+from p2pmarket.pricing.history import PriceStatistics
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock
 
 log = logging.getLogger(__name__)
+
+V = TypeVar("V")
+
+MEMORY = 1000
+"""Asks, and sales, that a strategy learns from at most: the newest."""
+STATISTICS_SECONDS = 10.0
+"""How long a visit waits for the market's statistics."""
 
 
 class Seller:
@@ -43,36 +54,90 @@ class Seller:
         self._journal = journal
         self._strategy = strategy
         self._clock = clock
-        self._news: list[Sale] = []
+        self._sales: list[Sale] = []
+        self._refunds: list[Repaid] = []
+        self._asked: dict[bytes, PastAsk] = {}
+        self._standing: dict[bytes, int] = {}
         self._answering: set[asyncio.Task[None]] = set()
 
     @property
     def mail(self) -> Mapping[type[Message], HearMail]:
-        """Which mail is for the seller."""
-        return {AskRequest: self._hear_request, Sold: self._hear_sale}
+        """Which mail is heard here; a refund is for both sides."""
+        return {AskRequest: self._hear_request, Sold: self._hear_sale, Refund: self._hear_refund}
 
     def report(self, result: TradeResult) -> TradeResult:
-        """The result with the sales that became known since the last one, and the balance that was heard of last."""
-        news, self._news = self._news, []
+        """The result with the sales and refunds that became known since the last one, and the balance heard of last."""
+        sales, self._sales = self._sales, []
+        refunds, self._refunds = self._refunds, []
         balance = self._link.joined.balance if self._link.joined else 0
-        return dataclasses.replace(result, sold=tuple(news), balance=balance)
+        return dataclasses.replace(result, sold=tuple(sales), repaid=tuple(refunds), balance=balance)
+
+    async def standing_ask(self, joined: Joined, task: str, snapshot: bytes) -> int | None:
+        """The ask that goes with this snapshot, by what is known now; None to be asked."""
+        if not self._strategy.sell:
+            return None
+        if self._strategy.learns:
+            self._strategy = self._strategy.informed(await self._knowledge(joined, task))
+        ask = self._strategy.standing_ask()
+        if ask is not None:
+            _remember(self._standing, snapshot, ask)
+        return ask
 
     async def close(self) -> None:
         """Ends what is being answered."""
         await end_tasks(self._answering)
 
+    # ---- what a strategy learns from ----------------------------------------------------------------------------
+
+    async def _knowledge(self, joined: Joined, task: str) -> Knowledge:
+        terms, now = joined.terms, self._clock()
+        rows = await self._journal.run(AgentJournal.trades, 2 * MEMORY)
+        sales = {row.trade: row for row in rows if row.role == "seller" and row.receipt and row.broker == joined.broker}
+        open_since = now - terms.bid_ms - terms.ask_ms
+        past = [self._sale(row) for row in sales.values()]
+        past += [ask for trade, ask in self._asked.items() if trade not in sales and ask.at_ms < open_since]
+        return Knowledge(
+            now_ms=now, k_ppm=terms.k_ppm, fee_ppm=terms.fee_ppm, past=tuple(past),
+            statistics=await self._statistics(joined, task) if terms.publish_prices else None,
+        )  # fmt: skip
+
+    def _sale(self, row: AgentTrade) -> PastAsk:
+        asked = self._asked.get(row.trade)
+        return PastAsk(asked.ask if asked else None, row.price, row.partner, row.settled_ms or row.noted_ms)
+
+    async def _statistics(self, joined: Joined, task: str) -> PriceStatistics | None:
+        """The market's, where it has some; a visit does not fail for want of them."""
+        request = StatisticsRequest(secrets.token_bytes(16), task)
+        try:
+            told = await self._link.request(request, Statistics, STATISTICS_SECONDS, broker=joined.broker)
+            if not told.bid_quantiles:
+                return None
+            return PriceStatistics(told.bids, told.buyers, told.bid_quantiles, told.price_quantiles)
+        except (NetworkFault, Refused, ValueError) as error:
+            log.info("the market's statistics are not known: %s", error)
+            return None
+
+    # ---- mail ---------------------------------------------------------------------------------------------------
+
     async def _hear_sale(self, broker: str, data: bytes) -> None:
         sold = verify(data, Sold, signer=broker)
         receipt = await self._journal.run(AgentJournal.keep_receipt, broker, sold.receipt)
         self._link.note_balance(broker, sold.balance, receipt.settled_ms)
-        self._news.append(Sale(sold.trade, sold.price, sold.fee))
+        self._sales.append(Sale(sold.trade, sold.price, sold.fee))
+
+    async def _hear_refund(self, broker: str, data: bytes) -> None:
+        refund = verify(data, Refund, signer=broker)
+        await self._journal.run(AgentJournal.keep_refund, broker, data)
+        bought = refund.buyer == self._identity.peer_id
+        amount = refund.price if bought else refund.proceeds
+        self._refunds.append(Repaid(refund.trade, bought, amount, refund.reason))
 
     async def _hear_request(self, broker: str, data: bytes) -> None:
         request = verify(data, AskRequest, signer=broker)
         if request.expires_ms <= self._clock():
             return
         try:
-            amount = self._strategy.ask(request)
+            amount = self._price(request)
         except Exception:  # a caller's own code must not end the session that this mail came by
             log.exception("the strategy failed to name a price")
             return
@@ -85,8 +150,10 @@ class Seller:
             trade=request.trade,
             snapshot=request.snapshot,
             amount=amount,
-            expires_ms=request.expires_ms,
+            expires_ms=request.expires_ms + self._bound_longer(),
+            revision=request.revision,
         )
+        _remember(self._asked, request.trade, PastAsk(amount, None, request.trade.hex(), self._clock()))
         # Mail is heard by the task that reads the session's replies: the answer must not be waited for there.
         task = asyncio.create_task(
             self._answer(broker, sign(self._identity, ask), (request.expires_ms - self._clock()) / 1000)
@@ -94,8 +161,32 @@ class Seller:
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
+    def _price(self, request: AskRequest) -> int | None:
+        """What to ask. To a raised bid what was asked before is said again where it stays, so that nobody waits."""
+        if request.revision == 0:
+            return self._strategy.ask(request)
+        asked = self._asked.get(request.trade)
+        last = self._standing.get(request.snapshot) if asked is None else asked.ask
+        if last is None:  # this process does not know; the broker does, and what it has stands
+            return None
+        lowered = self._strategy.lower_ask(request, last)
+        return last if lowered is None else min(last, lowered)
+
+    def _bound_longer(self) -> int:
+        """Milliseconds that an ask holds beyond its request: as long as its trade can, where bids may be raised."""
+        joined = self._link.joined
+        return joined.terms.bid_ms if joined is not None and joined.terms.max_revisions > 0 else 0
+
     async def _answer(self, broker: str, data: bytes, timeout_seconds: float) -> None:
         try:
             await self._link.exchange(data, broker, timeout_seconds)
         except MarketError as error:
             log.info("the ask was not taken: %s", error)
+
+
+def _remember(memory: dict[bytes, V], key: bytes, value: V) -> None:
+    """Keeps a value as the newest; the oldest makes room."""
+    memory.pop(key, None)
+    memory[key] = value
+    if len(memory) > MEMORY:
+        del memory[next(iter(memory))]

@@ -23,7 +23,7 @@ from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.joining import joined
 from p2pmarket.node.results import TradeResult
 from p2pmarket.node.sidecar import Stamp, next_checkpoint, write_checkpoint
-from p2pmarket.node.strategy import Strategy
+from p2pmarket.node.strategies.choosing import strategy_of
 from p2pmarket.node.trainers import Trainer, score
 from p2pmarket.parameters.snapshot import take_snapshot
 from p2pmarket.settings import NodeSettings
@@ -37,8 +37,9 @@ async def run_node(settings: NodeSettings, emit: Emit) -> None:
     :raises MarketError: something could not be started; says what and what to do
     """
     work = _choose(settings)
+    strategy = strategy_of(settings)
     data = {name: load_dataset(source, allow_import=True) for name, source in _sources(settings).items()}
-    async with joined(settings, strategy_of(settings)) as agent:
+    async with joined(settings, strategy) as agent:
         terms = await agent.ready()
         ready = {
             "event": "ready",
@@ -63,20 +64,6 @@ async def run_node(settings: NodeSettings, emit: Emit) -> None:
                 for task in (working, stopping):
                     task.cancel()
                 await asyncio.gather(working, stopping, return_exceptions=True)
-
-
-def strategy_of(settings: NodeSettings) -> Strategy:
-    """The default strategy with the operator's knobs."""
-    return Strategy(
-        buy=settings.buy,
-        sell=settings.sell,
-        minimum_gain=settings.minimum_gain,
-        credits_per_gain=settings.credits_per_gain,
-        budget=settings.budget,
-        reserve=settings.reserve,
-        buy_groups=settings.buy_groups,
-        sell_groups=settings.sell_groups,
-    )
 
 
 Work = Callable[[NodeSettings, AsyncAgent, MarketTerms, dict[str, Dataset], Emit], Coroutine[None, None, None]]
@@ -177,6 +164,10 @@ def _told(result: TradeResult | None) -> dict[str, object]:
             for purchase in result.bought
         ],
         "sold": [{"price": sale.price, "fee": sale.fee, "trade": sale.trade.hex()} for sale in result.sold],
+        "repaid": [
+            {"amount": refund.amount, "bought": refund.bought, "trade": refund.trade.hex(), "reason": refund.reason}
+            for refund in result.repaid
+        ],
         "balance": result.balance,
         "problem": result.problem,
     }

@@ -1,15 +1,18 @@
 """When to buy, what to bid, what to ask: a small object with documented defaults.
 
-Knows: gain reports and money. Refuses to know: the network, tensors. Subclass `Strategy` and override `bid`,
-`standing_ask` or `ask` to trade otherwise; a strategy only ever names amounts, it moves nothing.
+Knows: gain reports and money. Refuses to know: the network, tensors, the journal; what an agent knows is handed to it
+as data. Subclass `Strategy` and override `bid`, `raise_bid`, `standing_ask`, `ask` or `lower_ask` to trade otherwise; a
+strategy only ever names amounts, it moves nothing. Ready ones are in strategies/.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from p2pmarket.errors import SettingsError
-from p2pmarket.messages import AskRequest, GainReport
+from p2pmarket.messages import AskRequest, GainReport, Unmatched
+from p2pmarket.pricing.history import PriceStatistics
 from p2pmarket.pricing.valuation import value_of_gain
 from p2pmarket.units import CREDIT
 
@@ -22,8 +25,42 @@ class Wallet:
     """What an agent may spend, in micro-credits."""
 
     balance: int
+    """What of the account is not held."""
     spent: int
     """In all trades of this agent so far, with whichever broker, bids that are not answered yet included."""
+    spent_today: int = 0
+    """Of it, in the last 24 hours."""
+    spent_this_visit: int = 0
+    """Of it, since this visit to the market began."""
+    visit: int = 1
+    """Which visit of this process it is: 1, 2, ..."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PastAsk:
+    """One time that this agent's parameters were bid for, in micro-credits."""
+
+    ask: int | None
+    """What was asked; None: not known any more."""
+    price: int | None
+    """What the buyer paid; None: it was not sold."""
+    buyer: str
+    """Peer id; where it was not sold, something that tells this time from others: a seller is not told who bids."""
+    at_ms: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Knowledge:
+    """What a seller knows before it names a price."""
+
+    now_ms: int
+    k_ppm: int
+    """Of the market's terms: where between ask and bid the price falls, in millionths."""
+    fee_ppm: int
+    """Of the market's terms: the broker's part of a price, in millionths."""
+    past: tuple[PastAsk, ...] = ()
+    statistics: PriceStatistics | None = None
+    """Of the task, where the market publishes prices and enough buyers bid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +70,12 @@ class Strategy:
     A purchase is considered when the lower end of the reported gain's interval is above `minimum_gain`; the bid is
     `credits_per_gain` times that part of the gain which is the seller's merit (pricing.valuation, after section 3.4 of
     the paper), and never above the balance or what is left of the `budget`. A seller who adds nothing is bid nothing;
-    a gain below a millionth of the loss is float noise, and declined.
+    a gain below a millionth of the loss is float noise, and declined. Both values are named at once: a bid is not
+    raised, an ask not lowered.
     """
+
+    learns: ClassVar[bool] = False
+    """Whether `informed` makes something of what it is told, so that it is worth finding out."""
 
     buy: bool = True
     sell: bool = True
@@ -52,20 +93,39 @@ class Strategy:
     """Sell only these."""
 
     def __post_init__(self) -> None:
-        amounts = {"credits_per_gain": self.credits_per_gain, "budget": self.budget or 0, "reserve": self.reserve}
-        for name, amount in amounts.items():
-            if amount < 0:
-                raise SettingsError(f"{name} is {amount}; it cannot be negative")
+        check_amounts(credits_per_gain=self.credits_per_gain, budget=self.budget or 0, reserve=self.reserve)
+
+    # ---- buying -------------------------------------------------------------------------------------------------
+
+    def wants(self, report: GainReport) -> bool:
+        """Whether the gain is sure enough to bid for."""
+        noise = report.gain < NOISE * report.loss_before
+        return report.weight != 0 and not noise and report.gain_low > self.minimum_gain
+
+    def left(self, wallet: Wallet) -> int:
+        """Micro-credits that may still be spent."""
+        left = wallet.balance if self.budget is None else min(wallet.balance, self.budget - wallet.spent)
+        return max(0, left)
+
+    def value(self, report: GainReport, wallet: Wallet) -> int:
+        """What a purchase is worth, as far as it can be paid, in micro-credits."""
+        paid_for = min(report.gain, report.merit)
+        low = min(paid_for, report.gain_low, report.merit_low)
+        return value_of_gain(paid_for, low, per_unit=self.credits_per_gain, budget=self.left(wallet))
 
     def bid(self, report: GainReport, wallet: Wallet) -> int | None:
         """The most to pay for a reported gain, in micro-credits; None to decline."""
-        noise = report.gain < NOISE * report.loss_before
-        if report.weight == 0 or noise or report.gain_low <= self.minimum_gain:
-            return None
-        left = wallet.balance if self.budget is None else min(wallet.balance, self.budget - wallet.spent)
-        paid_for = min(report.gain, report.merit)
-        low = min(paid_for, report.gain_low, report.merit_low)
-        return value_of_gain(paid_for, low, per_unit=self.credits_per_gain, budget=max(0, left))
+        return self.value(report, wallet) if self.wants(report) else None
+
+    def raise_bid(self, report: GainReport, unmatched: Unmatched, last_bid: int, wallet: Wallet) -> int | None:
+        """The next bid, above `last_bid`, which was below the ask; None to leave it. The wallet is without that bid."""
+        return None
+
+    # ---- selling ------------------------------------------------------------------------------------------------
+
+    def informed(self, knowledge: Knowledge) -> Strategy:
+        """This strategy, knowing that; called before every visit where it `learns`."""
+        return self
 
     def standing_ask(self) -> int | None:
         """The ask that goes with a snapshot; None to be asked at every bid."""
@@ -74,3 +134,14 @@ class Strategy:
     def ask(self, request: AskRequest) -> int | None:
         """The ask for one bid, where there is no standing ask; None to refuse."""
         return self.reserve if self.sell else None
+
+    def lower_ask(self, request: AskRequest, last_ask: int) -> int | None:
+        """The next ask, below `last_ask`, when a buyer raised a bid below it; None to stay with that."""
+        return None
+
+
+def check_amounts(**amounts: int) -> None:
+    """:raises SettingsError: one of them is negative"""
+    for name, amount in amounts.items():
+        if amount < 0:
+            raise SettingsError(f"{name} is {amount}; it cannot be negative")

@@ -1,0 +1,1 @@
+"""Strategies to choose from, one a file; their common ground is node/strategy.py."""
