@@ -77,10 +77,10 @@ class Bench:
         return trade
 
     def bid(self, of: bytes, amount: int, buyer: Identity | None = None, **changes: object) -> bytes:
-        """A signed bid for a trade."""
-        delivery = self.ledger.trade(of).delivery
-        assert delivery is not None
-        bid = Bid(self.id(), MARKET, self.broker.peer_id, of, delivery, amount, self.clock() + HOUR_MS)
+        """A signed bid for a trade, the next one it takes."""
+        row = self.ledger.trade(of)
+        assert row.delivery is not None
+        bid = Bid(self.id(), MARKET, self.broker.peer_id, of, row.delivery, amount, self.clock() + HOUR_MS, row.bids)
         return sign(buyer or self.buyer, dataclasses.replace(bid, **changes))  # type: ignore[arg-type]
 
     def ask(self, of: bytes, amount: int, seller: Identity | None = None, **changes: object) -> bytes:
