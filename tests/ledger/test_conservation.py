@@ -38,8 +38,9 @@ class Wanderer:
 
     def step(self) -> None:
         action = self.chance.choice(
-            [self.grant, self.create, self.bid, self.bid, self.ask, self.settle, self.settle, self.unmatched,
-             self.serve, self.acknowledge, self.refund, self.decline, self.wait, self.expire, self.undone]
+            [self.grant, self.create, self.bid, self.bid, self.ask, self.ask, self.ask, self.settle, self.settle,
+             self.settle, self.settle, self.unmatched, self.serve, self.serve, self.acknowledge, self.refund,
+             self.decline, self.wait, self.expire, self.undone]
         )  # fmt: skip
         try:
             action()
@@ -102,7 +103,7 @@ class Wanderer:
             self.expire()
 
     def decline(self) -> None:
-        trade = self.pick()
+        trade = self.trades[-1]
         self.bench.ledger.decline([trade, self.pick()], self.people[trade][0].peer_id)
 
     def wait(self) -> None:
