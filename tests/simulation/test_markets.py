@@ -188,7 +188,7 @@ async def test_a_budget_is_never_exceeded(open_market: OpenMarket) -> None:
         assert (await market.balances())[buyer.peer_id] == 10 * CREDIT - spent
 
 
-async def test_a_bid_above_the_balance_is_no_deal(open_market: OpenMarket) -> None:
+async def test_a_bid_above_the_balance_is_refused_and_nothing_moves(open_market: OpenMarket) -> None:
     class Spendthrift(Strategy):
         def bid(self, report: GainReport, wallet: Wallet) -> int | None:
             return 50 * CREDIT
@@ -196,8 +196,9 @@ async def test_a_bid_above_the_balance_is_no_deal(open_market: OpenMarket) -> No
     async with open_market(rounds="continuous") as market:
         _, buyer = await seller_and_buyer(market, Strategy(buy=False, reserve=20 * CREDIT), Spendthrift(sell=False))
         result = await buyer.trade(left())
-        assert result.bought == () and "has not the" in result.note
-        assert await states(market) == {"no-deal": 1}
+        assert result.bought == () and "10.00 of the account's 10.00 are free" in result.note
+        assert await states(market) == {"appraised": 1}, "it was never placed, and binds nobody"
+        assert (await buyer.trade(left())).problem == "", "an answer of this kind is final: nothing is left open"
         await in_order(market, 2)
 
 
