@@ -206,10 +206,12 @@ class Beta:
         return min(1.0, max(0.0, (value - self.low) / width)), min(1.0, max(0.0, (self.high - value) / width))
 
     def cdf(self, value: float) -> float:
-        return float(betainc(self.a, self.b, self._inside(value)[0]))
+        up, down = self._inside(value)
+        return float(betainc(self.a, self.b, up)) if up <= 0.5 else 1 - float(betainc(self.b, self.a, down))
 
     def survival(self, value: float) -> float:
-        return float(betainc(self.b, self.a, self._inside(value)[1]))
+        up, down = self._inside(value)
+        return float(betainc(self.b, self.a, down)) if up > 0.5 else 1 - float(betainc(self.a, self.b, up))
 
     def density(self, value: float) -> float:
         """Infinite at an end whose parameter is below 1."""
