@@ -1,8 +1,8 @@
-"""What an agent must not forget: the words it gave, the reports, bids and receipts of its trades, its mail's numbers.
+"""What an agent must not forget: the words it gave, the reports, bids, asks and receipts of its trades.
 
 Knows: the agent's own side of each trade, with as many brokers as it likes. Refuses to know: balances (the broker's
 ledger holds them), tensors, networks. A receipt that does not hold, or contradicts what this agent signed, raises a
-PeerFault; the contradicting bytes are kept as evidence.
+PeerFault; the contradicting bytes are kept as evidence, and the broker is trusted no longer.
 
 An intent is written before its message is sent, so an agent that was killed knows what it may have said. An
 `AgentJournal` belongs to the thread that opened it.
@@ -10,185 +10,27 @@ An intent is written before its message is sent, so an agent that was killed kno
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import sqlite3
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Callable, Sequence
 
-from p2pmarket.crypto.signing import verify
-from p2pmarket.errors import RuleBroken, SettingsError
-from p2pmarket.ledger.database import Database
+from p2pmarket.crypto.signing import type_of, verify
+from p2pmarket.errors import PeerFault, RuleBroken
+from p2pmarket.ledger import agent_rules, agent_trades
+from p2pmarket.ledger.agent_book import AgentBook
+from p2pmarket.ledger.agent_schema import AgentTrade, Evidence, Intent
+from p2pmarket.ledger.heads import Head
 from p2pmarket.ledger.receipts import verify_receipt
-from p2pmarket.messages import Bid, GainReport, Receipt
-from p2pmarket.units import Clock, now_ms
+from p2pmarket.messages import Ask, Bid, GainReport, Receipt, Refund, Sold, Submit, TradeStatus
 
-APPLICATION_ID = 0x70327041
-"""Spells "p2pA"."""
-VERSION = 1
+__all__ = ["UNMATCHED", "AgentJournal", "AgentTrade", "Evidence", "Intent"]
+
 UNMATCHED = "unmatched"
 """Reason of a trade whose last bid was below the ask: it binds no longer, and a higher one may follow."""
 
-SCHEMA: tuple[str, ...] = (
-    "CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), peer TEXT NOT NULL) STRICT",
-    """CREATE TABLE intents (
-        message_id BLOB PRIMARY KEY CHECK (length(message_id) = 16),
-        broker TEXT NOT NULL,
-        body BLOB NOT NULL,
-        made_ms INTEGER NOT NULL,
-        reply BLOB
-    ) STRICT""",
-    "CREATE INDEX intents_open ON intents (broker) WHERE reply IS NULL",
-    """CREATE TABLE trades (
-        broker TEXT NOT NULL,
-        trade BLOB NOT NULL CHECK (length(trade) = 16),
-        role TEXT NOT NULL CHECK (role IN ('buyer', 'seller')),
-        partner TEXT NOT NULL,
-        gain REAL,
-        report BLOB,
-        bid BLOB,
-        bid_amount INTEGER NOT NULL DEFAULT 0 CHECK (bid_amount >= 0),
-        bid_expires_ms INTEGER NOT NULL DEFAULT 0,
-        price INTEGER NOT NULL DEFAULT 0 CHECK (price >= 0),
-        fee INTEGER NOT NULL DEFAULT 0 CHECK (fee BETWEEN 0 AND price),
-        receipt BLOB,
-        noted_ms INTEGER NOT NULL,
-        settled_ms INTEGER,
-        fetched_ms INTEGER,
-        loaded_ms INTEGER,
-        reason TEXT NOT NULL DEFAULT '',
-        PRIMARY KEY (broker, trade)
-    ) STRICT""",
-    "CREATE TABLE mail (broker TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT",
-    "CREATE TABLE evidence (broker TEXT NOT NULL, body BLOB NOT NULL, kept_ms INTEGER NOT NULL) STRICT",
-)
 
-
-@dataclasses.dataclass(frozen=True)
-class Intent:
-    """A message this agent decided to send and has no answer to yet."""
-
-    message_id: bytes
-    body: bytes
-    """Signed bytes: what is sent again is the same."""
-    made_ms: int
-
-
-@dataclasses.dataclass(frozen=True)
-class AgentTrade:
-    """One trade as this agent knows it; the field names are the table's columns."""
-
-    broker: str
-    trade: bytes
-    role: str
-    partner: str
-    gain: float | None
-    report: bytes | None
-    bid: bytes | None
-    bid_amount: int
-    bid_expires_ms: int
-    price: int
-    fee: int
-    receipt: bytes | None
-    noted_ms: int
-    settled_ms: int | None
-    fetched_ms: int | None
-    loaded_ms: int | None
-    reason: str
-
-    @property
-    def stage(self) -> str:
-        """How far it got, in a word: reported, bid, over, sold, bought, fetched, loaded."""
-        if self.receipt is None:
-            return "over" if self.reason else "bid" if self.bid else "reported"
-        if self.role == "seller":
-            return "sold"
-        if self.reason:
-            return "over"
-        return "loaded" if self.loaded_ms else "fetched" if self.fetched_ms else "bought"
-
-
-_COLUMNS = ", ".join(field.name for field in dataclasses.fields(AgentTrade))
-
-
-class AgentJournal:
+class AgentJournal(AgentBook):
     """An agent's open journal. Open it with `AgentJournal.open`, in the thread that uses it; a context manager."""
 
-    def __init__(self, path: Path, peer: str, clock: Clock) -> None:
-        self.peer = peer
-        self._clock = clock
-        self._database = Database(path, application_id=APPLICATION_ID, version=VERSION, schema=SCHEMA)
-
-    @classmethod
-    def open(cls, path: Path, peer: str, clock: Clock = now_ms) -> AgentJournal:
-        """The journal of the agent `peer` in the file `path`, which is made if missing.
-
-        :raises SettingsError: the file is another agent's
-        :raises JournalDamaged, DiskFull, MachineFault: it cannot be opened
-        """
-        journal = cls(path, peer, clock)
-        with journal.transaction() as connection:
-            connection.execute("INSERT INTO owner VALUES (1, ?) ON CONFLICT DO NOTHING", (peer,))
-            (owner,) = connection.execute("SELECT peer FROM owner").fetchone()
-        if owner != peer:
-            journal.close()
-            raise SettingsError(f"the journal {path} is of agent {owner}; name another path for agent {peer}")
-        return journal
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._database.close()
-
-    def __enter__(self) -> AgentJournal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @contextlib.contextmanager
-    def transaction(self, work: str = "") -> Iterator[sqlite3.Connection]:
-        """Everything called inside is one durable effect.
-
-        :param work: what fail points call it
-        :raises DiskFull, MachineFault: and then nothing was written
-        """
-        with self._database.transaction(work) as connection:
-            yield connection
-
-    # ---- words given ---------------------------------------------------------------------------------------------
-
-    def intend(self, broker: str, message_id: bytes, body: bytes) -> None:
-        """Writes down a signed message before it is sent. The same bytes again change nothing.
-
-        :raises RuleBroken: code replayed, when other bytes were written under this id
-        """
-        with self.transaction() as connection:
-            row = connection.execute("SELECT broker, body FROM intents WHERE message_id = ?", (message_id,)).fetchone()
-            if row is not None and row != (broker, body):
-                raise RuleBroken("this message id was used for another message; take a fresh one", code="replayed")
-            connection.execute(
-                "INSERT INTO intents VALUES (?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING",
-                (message_id, broker, body, self._clock()),
-            )
-
-    def answered(self, message_id: bytes, reply: bytes) -> None:
-        """The broker's reply has come; the message needs no sending any more."""
-        with self.transaction() as connection:
-            connection.execute("UPDATE intents SET reply = ? WHERE message_id = ?", (reply, message_id))
-
-    def unanswered(self, broker: str) -> list[Intent]:
-        """What was or may have been said to a broker without an answer, oldest first: send the same bytes again."""
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                "SELECT message_id, body, made_ms FROM intents WHERE broker = ? AND reply IS NULL ORDER BY rowid",
-                (broker,),
-            )
-            return [Intent(*row) for row in rows]
-
-    # ---- trades --------------------------------------------------------------------------------------------------
+    # ---- before a trade is settled -------------------------------------------------------------------------------
 
     def keep_report(self, broker: str, data: bytes) -> GainReport:
         """Keeps a gain report that this agent may buy on.
@@ -199,7 +41,7 @@ class AgentJournal:
         report = verify(data, GainReport, signer=broker)
         if report.buyer != self.peer:
             raise RuleBroken("this gain report is for another buyer", code="not-mine")
-        with self.transaction() as connection:
+        with self.transaction("report") as connection:
             connection.execute(
                 "INSERT INTO trades (broker, trade, role, partner, gain, report, noted_ms) "
                 "VALUES (?, ?, 'buyer', ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -214,54 +56,41 @@ class AgentJournal:
             this does not raise a bid that was unmatched
         """
         bid = verify(data, Bid, signer=self.peer)
-        with self.transaction() as connection:
-            row = self._load(connection, bid.broker, bid.trade)
+        with self.transaction("bid") as connection:
+            row = agent_trades.load(connection, bid.broker, bid.trade)
             if row is None or row.report is None:
                 raise RuleBroken("there is no gain report for this trade to bid on", code="unknown-trade")
-            first = row.bid in (None, data) and not row.reason
-            if row.receipt is not None or not (first or self._is_raised(row, bid)):
+            if row.receipt is not None or not _may_bid(row, bid, data):
                 raise RuleBroken(
                     f"this trade is {row.stage} already; a bid is made once, and again higher where it was unmatched",
                     code="wrong-state",
                 )
             self.intend(bid.broker, bid.message_id, data)
-            connection.execute(
-                "UPDATE trades SET bid = ?, bid_amount = ?, bid_expires_ms = ?, reason = '' "
-                "WHERE broker = ? AND trade = ?",
-                (data, bid.amount, bid.expires_ms, bid.broker, bid.trade),
-            )
+            if row.bid != data:
+                agent_trades.set_bid(connection, bid, data)
         return bid
 
-    def keep_receipt(self, broker: str, data: bytes) -> Receipt:
-        """Keeps a receipt for something this agent bought or sold. The same one again changes nothing.
+    def keep_ask(self, broker: str, data: bytes) -> None:
+        """Keeps what this agent asks for, before it is sent: its signed Ask, or its Submit; one without a standing ask
+        says nothing and is passed over.
 
-        :raises BadSignature, MalformedMessage: not that broker's receipt, or its proof does not hold
-        :raises RuleBroken: code not-mine, when it names neither side as this agent; contradiction, when it is not
-            what this agent bid or was told before (kept as evidence: stop trading with that broker)
+        :raises BadSignature, MalformedMessage: neither of them, or not this agent's
         """
-        receipt = verify_receipt(data, broker)
-        if self.peer not in (receipt.buyer, receipt.seller):
-            raise RuleBroken("this receipt is for another buyer and seller", code="not-mine")
-        with self.transaction() as connection:
-            row = self._load(connection, broker, receipt.trade)
-            conflict = self._conflict(row, receipt, data)
-            if conflict:
-                connection.execute("INSERT INTO evidence VALUES (?, ?, ?)", (broker, data, self._clock()))
-            elif row is None:
-                self._insert_sale(connection, receipt, data)
-            else:
-                connection.execute(
-                    "UPDATE trades SET price = ?, fee = ?, receipt = ?, settled_ms = ?, reason = '' "
-                    "WHERE broker = ? AND trade = ?",
-                    (receipt.price, receipt.fee, data, receipt.settled_ms, broker, receipt.trade),
-                )
-        if conflict:
-            raise RuleBroken(f"{conflict}; it is kept as evidence, stop trading with {broker}", code="contradiction")
-        return receipt
+        trade, amount = b"", None
+        if type_of(data) == Submit.TYPE:
+            submit = verify(data, Submit, signer=self.peer)
+            snapshot, amount = submit.snapshot, submit.ask if submit.sell else None
+        else:
+            ask = verify(data, Ask, signer=self.peer)
+            snapshot, trade, amount = ask.snapshot, ask.trade, ask.amount
+        if amount is None:
+            return
+        with self.transaction("ask") as connection:
+            agent_trades.keep_ask(connection, broker, snapshot, trade, amount, data, self._clock())
 
     def end(self, broker: str, trade: bytes, reason: str) -> None:
         """A trade ended without a settlement: refused, or NoDeal with its code; for what is not wanted, `decline`."""
-        with self.transaction() as connection:
+        with self.transaction("end") as connection:
             connection.execute(
                 "UPDATE trades SET reason = ? WHERE broker = ? AND trade = ? AND receipt IS NULL",
                 (reason, broker, trade),
@@ -270,20 +99,135 @@ class AgentJournal:
     def decline(self, broker: str, trades: Sequence[bytes]) -> tuple[bytes, ...]:
         """Ends those of these trades that this agent did not bid on, and says which: a bid binds until answered."""
         declined = []
-        with self.transaction() as connection:
+        with self.transaction("decline") as connection:
             for trade in trades:
                 done = connection.execute(
-                    "UPDATE trades SET reason = 'declined' WHERE broker = ? AND trade = ? AND bid IS NULL "
-                    "AND receipt IS NULL AND reason = ''",
+                    "UPDATE trades SET reason = 'declined' WHERE broker = ? AND trade = ? "
+                    "AND bid IS NULL AND receipt IS NULL AND reason = ''",
                     (broker, trade),
                 )
                 if done.rowcount:
                     declined.append(trade)
         return tuple(declined)
 
+    # ---- settled and paid back -----------------------------------------------------------------------------------
+
+    def keep_receipt(self, broker: str, data: bytes, word: bytes | None = None) -> Receipt:
+        """Keeps a receipt for something this agent bought or sold. The same one again changes nothing.
+
+        :param word: what this agent signed for it, as the broker shows it where this journal may have lost it
+        :raises BadSignature, MalformedMessage: not that broker's receipt, or its proof does not hold
+        :raises RuleBroken: code not-mine, when it names neither side as this agent; contradiction, when it is not
+            what this agent signed or was told before, or the log it names is not the one it was shown before (kept as
+            evidence: this agent trades no more with that broker)
+        """
+        receipt = verify_receipt(data, broker)
+        if self.peer not in (receipt.buyer, receipt.seller):
+            raise RuleBroken("this receipt is for another buyer and seller", code="not-mine")
+        with self._database.reading() as connection:
+            row = agent_trades.load(connection, broker, receipt.trade)
+        if receipt.buyer == self.peer:
+            word = row.bid if row is not None and row.bid is not None else _own(word, agent_rules.bid_for, receipt)
+            conflict = agent_rules.conflict_with_bid(receipt, word)
+        else:
+            known = row.ask if row is not None else None
+            word = known or _own(word, agent_rules.ask_for, receipt)
+            conflict = agent_rules.conflict_with_ask(receipt, word) if word is not None else ""
+        conflict = agent_rules.conflict_with_receipt(row, receipt, data) or conflict
+        if conflict:
+            shown = (row.bid, row.ask, row.receipt, row.refund) if row is not None else ()
+            raise self.accuse(broker, conflict, data, *(body for body in shown if body is not None and body != data))
+        if row is None or row.receipt is None or (row.role == "seller" and row.ask is None and word is not None):
+            with self.transaction("receipt") as connection:
+                agent_trades.set_receipt(connection, self.peer, receipt, data, word, self._clock())
+        if row is None or row.receipt is None:
+            self.keep_head(broker, receipt.market, Head(receipt.log_size, receipt.root, data))
+        return receipt
+
+    def keep_sale(self, broker: str, data: bytes) -> Receipt:
+        """Keeps a signed Sold: a receipt, and for which snapshot; held against what this agent asked for that.
+
+        :raises BadSignature, MalformedMessage, RuleBroken: as `keep_receipt`
+        """
+        sold = verify(data, Sold, signer=broker)
+        receipt = verify_receipt(sold.receipt, broker)
+        if (sold.trade, sold.price, sold.fee) != (receipt.trade, receipt.price, receipt.fee):
+            raise self.accuse(broker, "it told of another sale than its receipt proves", data)
+        with self._database.reading() as connection:
+            word = agent_trades.asked(connection, broker, sold.snapshot, sold.trade)
+        return self.keep_receipt(broker, sold.receipt, word)
+
+    def keep_status(self, broker: str, status: TradeStatus) -> str:
+        """Keeps what a broker's signed Status says of a trade that was settled once; says what of it was missing here:
+        "purchase", "sale", "word" or nothing. What this agent bought or sold without its own signed word is a
+        contradiction.
+
+        :raises BadSignature, MalformedMessage, RuleBroken: as `keep_receipt`
+        """
+        if status.receipt is None:
+            return ""
+        with self._database.reading() as connection:
+            before = agent_trades.load(connection, broker, status.trade)
+        receipt = self.keep_receipt(broker, status.receipt, status.word)
+        if status.state == "refunded":
+            with self.transaction("refund") as connection:
+                agent_trades.set_refund(connection, broker, status.trade, None, receipt.settled_ms)
+        after = self.trade(broker, status.trade)
+        assert after is not None
+        if after.role == "seller" and after.ask is None:
+            raise self.accuse(broker, "it sold what this agent named no price for", status.receipt)
+        if before is None or (after.role == "buyer" and before.bid is None):
+            return "purchase" if after.role == "buyer" else "sale"
+        return "" if before.ask == after.ask else "word"
+
+    def keep_open_bid(self, broker: str, word: bytes) -> bool:
+        """Keeps a bid of this agent's own that the broker holds and this journal lost: it binds, and is sent again to
+        hear what became of it. False where it is known.
+
+        :raises BadSignature, MalformedMessage: not this agent's bid
+        """
+        bid = verify(word, Bid, signer=self.peer)
+        with self.transaction("recover") as connection:
+            row = agent_trades.load(connection, broker, bid.trade)
+            if bid.broker != broker or (row is not None and (row.bid is not None or row.receipt is not None)):
+                return False
+            connection.execute(
+                "INSERT INTO trades (broker, trade, role, partner, noted_ms) VALUES (?, ?, 'buyer', '', ?) "
+                "ON CONFLICT DO NOTHING",
+                (broker, bid.trade, self._clock()),
+            )
+            agent_trades.set_bid(connection, bid, word)
+            self.intend(broker, bid.message_id, word)
+            return True
+
+    def keep_refund(self, broker: str, data: bytes) -> Refund:
+        """Keeps a signed Refund of a trade of this agent's; its price counts as spent no longer. Again: no change.
+
+        :raises BadSignature, MalformedMessage: not that broker's
+        :raises RuleBroken: code not-mine; unknown-trade, when nothing is known of it; contradiction, when it is not
+            what the receipt says (kept as evidence)
+        """
+        refund = verify(data, Refund, signer=broker)
+        if self.peer not in (refund.buyer, refund.seller) or refund.broker != broker:
+            raise RuleBroken("this refund is for another buyer and seller", code="not-mine")
+        with self._database.reading() as connection:
+            row = agent_trades.load(connection, broker, refund.trade)
+        if row is None:
+            raise RuleBroken("a refund for a trade that this agent knows nothing of", code="unknown-trade")
+        if row.receipt is not None:
+            receipt = verify(row.receipt, Receipt, signer=broker)
+            conflict = agent_rules.conflict_with_refund(receipt, refund)
+            if conflict:
+                raise self.accuse(broker, conflict, row.receipt, data)
+        with self.transaction("refund") as connection:
+            agent_trades.set_refund(connection, broker, refund.trade, data, refund.refunded_ms)
+        return refund
+
+    # ---- the delivery --------------------------------------------------------------------------------------------
+
     def fetched(self, broker: str, trade: bytes) -> None:
         """The delivery is on this machine and its digest is the report's."""
-        with self.transaction() as connection:
+        with self.transaction("fetched") as connection:
             connection.execute(
                 "UPDATE trades SET fetched_ms = coalesce(fetched_ms, ?) WHERE broker = ? AND trade = ?",
                 (self._clock(), broker, trade),
@@ -291,7 +235,7 @@ class AgentJournal:
 
     def loaded(self, broker: str, trade: bytes) -> None:
         """The delivery is in the model."""
-        with self.transaction() as connection:
+        with self.transaction("loaded") as connection:
             connection.execute(
                 "UPDATE trades SET loaded_ms = coalesce(loaded_ms, ?) WHERE broker = ? AND trade = ?",
                 (self._clock(), broker, trade),
@@ -299,101 +243,85 @@ class AgentJournal:
 
     def give_up(self, broker: str, trade: bytes, reason: str) -> None:
         """A purchase whose delivery is not used: it was refunded, or came too late to be of use."""
-        with self.transaction() as connection:
+        with self.transaction("give-up") as connection:
             connection.execute(
                 "UPDATE trades SET reason = ? WHERE broker = ? AND trade = ? AND receipt IS NOT NULL "
                 "AND loaded_ms IS NULL",
                 (reason, broker, trade),
             )
 
+    # ---- reading -------------------------------------------------------------------------------------------------
+
     def owed(self) -> list[AgentTrade]:
         """Purchases that were paid for and are not in the model yet, the newest first."""
         with self._database.reading() as connection:
-            rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM trades WHERE role = 'buyer' AND receipt IS NOT NULL AND loaded_ms IS NULL "
-                "AND reason = '' ORDER BY noted_ms DESC, rowid DESC"
+            return agent_trades.select(
+                connection,
+                "role = 'buyer' AND receipt IS NOT NULL AND loaded_ms IS NULL AND refunded_ms IS NULL AND reason = ''",
             )
-            return [AgentTrade(*row) for row in rows]
+
+    def unclear(self, broker: str) -> list[AgentTrade]:
+        """Trades of which only the broker can say more, the newest first: a bid that may bind and for which no message
+        is left to be sent again; a sale for which this agent's own word is not here."""
+        with self._database.reading() as connection:
+            return agent_trades.select(
+                connection,
+                "broker = ? AND ((role = 'seller' AND receipt IS NOT NULL AND ask IS NULL) OR (bid IS NOT NULL "
+                "AND receipt IS NULL AND reason = '' "
+                "AND NOT EXISTS (SELECT 1 FROM intents WHERE body = bid AND reply IS NULL)))",
+                broker,
+            )
+
+    def last_settled(self, broker: str) -> bytes | None:
+        """The trade with a broker that was settled last, as far as this agent knows; None before the first."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT trade FROM trades WHERE broker = ? AND settled_ms IS NOT NULL ORDER BY settled_ms DESC LIMIT 1",
+                (broker,),
+            ).fetchone()
+            return bytes(row[0]) if row else None
 
     def trade(self, broker: str, trade: bytes) -> AgentTrade | None:
         """One trade; None when this agent never heard of it."""
         with self._database.reading() as connection:
-            return self._load(connection, broker, trade)
+            return agent_trades.load(connection, broker, trade)
 
     def trades(self, limit: int = -1) -> list[AgentTrade]:
         """This agent's trades, the newest first."""
         with self._database.reading() as connection:
-            rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM trades ORDER BY noted_ms DESC, rowid DESC LIMIT ?", (limit,)
-            )
-            return [AgentTrade(*row) for row in rows]
+            return agent_trades.select(connection, "1", limit=limit)
 
     def spent(self, since_ms: int) -> int:
-        """Micro-credits paid since then, plus every bid that bound since then and has no answer: it may be paid."""
+        """Micro-credits paid since then and not paid back, plus every bid that bound since then and has no answer: it
+        may be paid."""
         with self._database.reading() as connection:
             (paid,) = connection.execute(
-                "SELECT coalesce(sum(price), 0) FROM trades WHERE role = 'buyer' AND settled_ms >= ?", (since_ms,)
+                "SELECT coalesce(sum(price), 0) FROM trades "
+                "WHERE role = 'buyer' AND settled_ms >= ? AND refunded_ms IS NULL",
+                (since_ms,),
             ).fetchone()
             (bound,) = connection.execute(
-                "SELECT coalesce(sum(bid_amount), 0) FROM trades "
-                "WHERE bid IS NOT NULL AND receipt IS NULL AND reason = '' AND bid_expires_ms >= ?",
+                "SELECT coalesce(sum(bid_amount), 0) FROM trades WHERE bid IS NOT NULL "
+                "AND receipt IS NULL AND refunded_ms IS NULL AND reason = '' AND bid_expires_ms >= ?",
                 (since_ms,),
             ).fetchone()
             return int(paid + bound)
 
-    # ---- mail ----------------------------------------------------------------------------------------------------
 
-    def last_mail(self, broker: str) -> int:
-        """The highest number of a broker's mail that was kept; 0 before the first."""
-        with self._database.reading() as connection:
-            row = connection.execute("SELECT last FROM mail WHERE broker = ?", (broker,)).fetchone()
-            return int(row[0]) if row else 0
+def _may_bid(row: AgentTrade, bid: Bid, data: bytes) -> bool:
+    """Whether this bid is the trade's first, the same again, or the next one above what was below the ask."""
+    if row.bid is None or row.bid == data:
+        return not row.reason
+    last = verify(row.bid, Bid, signer=None)
+    return row.reason == UNMATCHED and bid.revision == last.revision + 1 and bid.amount > last.amount
 
-    def keep_mail(self, broker: str, number: int) -> bool:
-        """Counts mail as kept, in the `transaction()` of its effect; False for mail that was kept before."""
-        with self.transaction() as connection:
-            if number <= self.last_mail(broker):
-                return False
-            connection.execute(
-                "INSERT INTO mail VALUES (?, ?) ON CONFLICT (broker) DO UPDATE SET last = excluded.last",
-                (broker, number),
-            )
-            return True
 
-    # ---- inside --------------------------------------------------------------------------------------------------
-
-    def _load(self, connection: sqlite3.Connection, broker: str, trade: bytes) -> AgentTrade | None:
-        row = connection.execute(
-            f"SELECT {_COLUMNS} FROM trades WHERE broker = ? AND trade = ?", (broker, trade)
-        ).fetchone()
-        return AgentTrade(*row) if row else None
-
-    def _is_raised(self, row: AgentTrade, bid: Bid) -> bool:
-        """Whether this is the next bid on a trade whose last one was below the ask."""
-        if row.bid is None or row.reason != UNMATCHED:
-            return False
-        last = verify(row.bid, Bid, signer=self.peer)
-        return bid.revision == last.revision + 1 and bid.amount > last.amount
-
-    def _conflict(self, row: AgentTrade | None, receipt: Receipt, data: bytes) -> str | None:
-        """How a genuine receipt contradicts this journal; None when it does not."""
-        if row is not None and row.receipt not in (None, data):
-            return "the broker signed two receipts for one trade"
-        if receipt.buyer != self.peer:
-            return None
-        if row is None or row.bid is None:
-            return "the broker settled a purchase that this agent never bid for"
-        bid = verify(row.bid, Bid, signer=self.peer)
-        if receipt.price > bid.amount or receipt.delivery != bid.delivery:
-            return "the broker settled a purchase beyond what this agent bid"
+def _own(word: bytes | None, check: Callable[[Receipt, bytes], object], receipt: Receipt) -> bytes | None:
+    """The word that a broker shows as this agent's, where it is that and is for this trade."""
+    if word is None:
         return None
-
-    def _insert_sale(self, connection: sqlite3.Connection, receipt: Receipt, data: bytes) -> None:
-        connection.execute(
-            "INSERT INTO trades (broker, trade, role, partner, price, fee, receipt, noted_ms, settled_ms) "
-            "VALUES (?, ?, 'seller', ?, ?, ?, ?, ?, ?)",
-            (
-                receipt.broker, receipt.trade, receipt.buyer, receipt.price, receipt.fee, data, self._clock(),
-                receipt.settled_ms,
-            ),
-        )  # fmt: skip
+    try:
+        check(receipt, word)
+    except PeerFault:
+        return None
+    return word

@@ -121,7 +121,7 @@ class Seller:
 
     async def _hear_sale(self, broker: str, data: bytes) -> None:
         sold = verify(data, Sold, signer=broker)
-        receipt = await self._journal.run(AgentJournal.keep_receipt, broker, sold.receipt)
+        receipt = await self._journal.run(AgentJournal.keep_sale, broker, data)
         self._link.note_balance(broker, sold.balance, receipt.settled_ms)
         self._sales.append(Sale(sold.trade, sold.price, sold.fee))
 
@@ -179,6 +179,7 @@ class Seller:
 
     async def _answer(self, broker: str, data: bytes, timeout_seconds: float) -> None:
         try:
+            await self._journal.run(AgentJournal.keep_ask, broker, data)
             await self._link.exchange(data, broker, timeout_seconds)
         except MarketError as error:
             log.info("the ask was not taken: %s", error)
