@@ -176,6 +176,12 @@ class OpenTrades(AccountBook):
         with self._database.reading() as connection:
             return trades.find(connection, peer=peer, states=(state,) if state else (), limit=limit)
 
+    def settled_after(self, peer: str, after: bytes, limit: int) -> list[TradeRow]:
+        """A peer's trades that were ever settled, the oldest settlement first, from the one that follows the trade
+        `after`; from the first where there is no such trade."""
+        with self._database.reading() as connection:
+            return trades.settled_after(connection, peer, after, limit)
+
     def deliveries_owed(self, peer: str | None = None) -> list[TradeRow]:
         """Trades that were paid and whose buyer (this peer, or any) has not acknowledged the delivery."""
         with self._database.reading() as connection:

@@ -101,6 +101,19 @@ def find(
     return [TradeRow(*row) for row in rows]
 
 
+def settled_after(connection: sqlite3.Connection, peer: str, after: bytes, limit: int) -> list[TradeRow]:
+    """A peer's trades that were ever settled, the oldest settlement first: those after the trade `after`, or all where
+    there is no such one."""
+    place = connection.execute("SELECT settled_ms, rowid FROM trades WHERE trade = ?", (after,)).fetchone()
+    since = place if place is not None and place[0] is not None else (-1, -1)
+    rows = connection.execute(
+        f"{_SELECT} WHERE settled_ms IS NOT NULL AND (buyer = ? OR seller = ?) AND (settled_ms, rowid) > (?, ?) "
+        "ORDER BY settled_ms, rowid LIMIT ?",
+        (peer, peer, *since, limit),
+    )
+    return [TradeRow(*row) for row in rows]
+
+
 def bids_since(connection: sqlite3.Connection, since_ms: int, task: str) -> list[tuple[str, int, int | None, int]]:
     """Buyer, last bid, price (None where it is not paid) and time of the last change of each trade of a task that has
     a bid and changed since, the latest first."""
