@@ -18,8 +18,8 @@ warm-up     max(low, high / 2) on low ... high, the 5 % and 95 % quantiles of F:
 mean        the mean of the bids
 
 `own` and `own+low` take more time for each seed, so they run on one eighth of the seeds; buyers in them bid their
-values. `worst_fraction_from_100` is the lowest mean of `learned` over the priors and n >= 100. The stress priors are
-beyond what the goal asks, and not in that figure but in `worst_stress_fraction_from_100`.
+values. `worst_fraction_from_100` is the lowest mean of `learned` over the priors and n >= 100; the stress priors, hard
+on purpose, are not in it but in `worst_stress_fraction_from_100`.
 """
 
 from __future__ import annotations

@@ -118,6 +118,18 @@ def test_low_bids_in_great_numbers_are_not_the_market() -> None:
     assert ask(few) == 50  # nor does it end the warm-up
 
 
+@given(st.dictionaries(st.text(max_size=2), st.integers(1, 500), min_size=12, max_size=30))
+def test_one_buyer_has_no_more_say_than_two_however_often_all_bid(times: dict[str, int]) -> None:
+    """With a share of more than 2/5 the loudest bid of 1000 would be the price; with its numbers it often has more."""
+    loudest = max(times, key=lambda name: times[name])
+    seen = [
+        Observation(1_000 if buyer == loudest else 400, buyer, 0)
+        for buyer, count in times.items()
+        for _ in range(count)
+    ]
+    assert reserve_from(seen, 0, low=0, high=1_000) == 400  # 2/12 of 1000 is below 400
+
+
 def test_discounting_follows_a_drift_and_no_discounting_does_not() -> None:
     old = uniform(400, 1_000, 2_000, seed=1, at_ms=0)
     new = uniform(60, 100, 200, seed=2, at_ms=30 * DAY)
