@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from p2pmarket.errors import JournalDamaged, SettingsError
-from p2pmarket.ledger.audit_tables import TABLE_CHECKS, check_nodes, check_schema, trade_rows
+from p2pmarket.ledger.audit_tables import BROKEN_RULE, TABLE_CHECKS, check_nodes, check_rules, check_schema, trade_rows
 from p2pmarket.ledger.audit_words import FILE_CHECKS, SETTLED_CHECKS, WORD_CHECKS, Words, findings
 from p2pmarket.ledger.fold import Fold, Problem
 from p2pmarket.ledger.outside import Outside, compare, read_outside
@@ -135,7 +135,8 @@ def audit_file(path: Path, broker: str | None = None, shown: Sequence[tuple[str,
         outside, notes = read_outside(shown, whose, market or None)
         audit = Audit(whose, market, outside)
         audit.fold.problems += findings("schema", check_schema(connection))
-        if not audit.fold.problems:
+        audit.fold.problems += findings("rule", check_rules(connection))
+        if all(problem.kind == "rule" for problem in audit.fold.problems):
             if claimed != whose:
                 audit.fold.problem("owner", f"the file says that it is of broker {claimed or 'nobody'}, not {whose}")
             audit.read(connection)
@@ -182,6 +183,6 @@ def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
         raise JournalDamaged(f"{path} is another program's file, not a broker's ledger")
     if version != VERSION:
         raise JournalDamaged(f"{path} is a ledger of version {version} and this program reads version {VERSION}")
-    (problem,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if problem != "ok":
-        raise JournalDamaged(f"{path} is damaged ({problem}); keep it, and restore a backup")
+    for (problem,) in connection.execute("PRAGMA integrity_check"):
+        if problem != "ok" and not problem.startswith(BROKEN_RULE):
+            raise JournalDamaged(f"{path} is damaged ({problem}); keep it, and look for a good copy")

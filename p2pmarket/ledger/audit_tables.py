@@ -26,6 +26,9 @@ OPEN_TRADE_HOLDS = {
 }
 """Whether a trade in each open state holds a report, and a bid."""
 
+BROKEN_RULE = "CHECK constraint failed"
+"""How SQLite says that a row breaks a rule; anything else that it finds is damage."""
+
 
 def trade_rows(connection: sqlite3.Connection, trade: bytes | None = None) -> Iterator[sqlite3.Row]:
     """Every trade's row, or that of one, by the names of its columns."""
@@ -54,6 +57,13 @@ def check_schema(connection: sqlite3.Connection) -> Iterator[str]:
     for name, row in found.items():
         if name not in expected and row[0] == "trigger" and row[2] in tables:
             yield f"the trigger {name} on {row[2]} is not the ledger's"
+
+
+def check_rules(connection: sqlite3.Connection) -> Iterator[str]:
+    """The rules that the tables themselves hold: a balance below zero, say, written by going around them."""
+    for (problem,) in connection.execute("PRAGMA integrity_check"):
+        if problem.startswith(BROKEN_RULE):
+            yield f"a row breaks a rule of its table ({problem})"
 
 
 def check_nodes(connection: sqlite3.Connection, fold: Fold) -> Iterator[str]:

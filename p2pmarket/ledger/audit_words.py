@@ -173,10 +173,12 @@ def _check_reply(words: Words) -> Iterator[str]:
     end = fold.ended.get(words.trade)
     if kind == Deal.TYPE:
         deal = verify(data, Deal, signer=fold.broker)
-        there = (row["trade"], row["price"], row["receipt"], row["fetch_before_ms"])
-        said = (deal.trade, deal.price, deal.receipt, deal.fetch_before_ms)
-        if paid is None or said != there or deal.balance != paid.buyer_balance:
+        if paid is None or deal != Deal(
+            words.trade, paid.price, deal.receipt, paid.buyer_balance, row["fetch_before_ms"] or 0
+        ):
             yield f"the buyer of {words.name} was told of another deal than the log has"
+        elif verify(deal.receipt, Receipt, signer=fold.broker) != receipt_of(fold, words.trade, paid):
+            yield f"the buyer of {words.name} was given another receipt than the log implies"
     elif kind == NoDeal.TYPE:
         no_deal = verify(data, NoDeal, signer=fold.broker)
         if no_deal.trade != words.trade or paid is not None or end is None or no_deal.reason not in ("", end.reason):
@@ -230,13 +232,15 @@ def _own_word(data: bytes, fold: Fold) -> Any:
 
 def _check_sold(connection: sqlite3.Connection, fold: Fold, name: str, peer: str, sold: Sold) -> Iterator[str]:
     paid = fold.settled.get(sold.trade)
-    row = connection.execute("SELECT receipt, seller_snapshot FROM trades WHERE trade = ?", (sold.trade,)).fetchone()
+    row = connection.execute("SELECT seller_snapshot FROM trades WHERE trade = ?", (sold.trade,)).fetchone()
     if paid is None or row is None:
         yield f"{name} tells of a sale that is not in the log"
         return
-    said = (peer, sold.price, sold.fee, sold.balance, sold.receipt, sold.snapshot)
+    said = (peer, sold.price, sold.fee, sold.balance, sold.snapshot)
     if said != (paid.seller, paid.price, paid.fee, paid.seller_balance, *row):
         yield f"{name} tells of another sale than the log has"
+    elif verify(sold.receipt, Receipt, signer=fold.broker) != receipt_of(fold, sold.trade, paid):
+        yield f"{name} holds another receipt than the log implies"
 
 
 def _check_refund(fold: Fold, name: str, peer: str, refund: Refund) -> Iterator[str]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ledger_examples import HOUR_MS, MARKET, Bench
 
 from p2pmarket.crypto.keys import Identity
-from p2pmarket.crypto.signing import sign
+from p2pmarket.crypto.signing import sign, type_of, verify
 from p2pmarket.errors import MarketError
+from p2pmarket.ledger.audit_words import receipt_of
+from p2pmarket.ledger.fold import Fold, Paid
 from p2pmarket.ledger.trade import APPRAISED, QUOTED, SETTLED, UNMATCHED
 from p2pmarket.ledger.trades import TradeRow
-from p2pmarket.messages import AskRequest, Done, GainReport
+from p2pmarket.messages import AskRequest, Bid, Checkpoint, Deal, Done, GainReport, Sold
 
 
 class SignedBench(Bench):
@@ -165,6 +170,55 @@ def report_of(row: TradeRow, delivery: bytes, expires_ms: int) -> GainReport:
         weight=0.5, granularity="model", alignment="identity",
         after=None, left_out=(), reason="", classes=(), groups=(), tasks=(), expires_ms=expires_ms,
     )  # fmt: skip
+
+
+def rebuild(
+    connection: sqlite3.Connection, bench: Bench, leaves: Sequence[bytes], signer: Identity | None = None
+) -> None:
+    """A file made to fit other leaves in everything that follows from them, signed with the broker's key or another."""
+    signer = signer or bench.broker
+    fold = Fold(bench.broker.peer_id, MARKET)
+    for table in ("leaves", "nodes", "postings", "grants"):
+        connection.execute(f"DELETE FROM {table}")
+    for number, data in enumerate(leaves):
+        fold.add(number, data)
+        connection.execute("INSERT INTO leaves VALUES (?, ?)", (number, data))
+        connection.executemany("INSERT INTO nodes VALUES (?, ?, ?)", fold.made)
+    connection.executemany("INSERT INTO postings VALUES (?, ?, ?, ?)", fold.moved)
+    connection.executemany("INSERT INTO grants VALUES (?, ?)", fold.grants.items())
+    held = Counter(fold.escrow)
+    for buyer, amount in connection.execute("SELECT buyer, bid_amount FROM trades WHERE state = 'quoted'"):
+        held[buyer] += amount
+    for peer in fold.balances.keys() | fold.opened.keys():
+        connection.execute(
+            "INSERT INTO accounts (peer, balance, held, opened_ms) VALUES (?1, ?2, ?3, ?4) "
+            "ON CONFLICT DO UPDATE SET balance = ?2, held = ?3, opened_ms = ?4",
+            (peer, fold.balances[peer], held[peer], fold.opened.get(peer)),
+        )
+    checkpoint = sign(signer, Checkpoint(MARKET, bench.broker.peer_id, fold.size, fold.root, 1))
+    peaks = b"".join(hashed for _, hashed in fold.peaks)
+    connection.execute(
+        "UPDATE head SET size = ?1, peaks = ?2, minted = ?3, checkpoint_size = ?1, checkpoint = ?4",
+        (fold.size, peaks, fold.minted, checkpoint),
+    )
+    for trade, paid in fold.settled.items():
+        _retell(connection, signer, trade, paid, sign(signer, receipt_of(fold, trade, paid)))
+
+
+def _retell(connection: sqlite3.Connection, signer: Identity, trade: bytes, paid: Paid, receipt: bytes) -> None:
+    """The receipt where the row, the buyer's reply and the seller's mail have it."""
+    connection.execute(
+        "UPDATE trades SET receipt = ?, settled_ms = ?, price = ?, fee = ? WHERE trade = ?",
+        (receipt, paid.at_ms, paid.price, paid.fee, trade),
+    )
+    bid, until = connection.execute("SELECT bid, fetch_before_ms FROM trades WHERE trade = ?", (trade,)).fetchone()
+    deal = sign(signer, Deal(trade, paid.price, receipt, paid.buyer_balance, until))
+    message_id = verify(bid, Bid, signer=None).message_id
+    connection.execute("UPDATE replies SET reply = ? WHERE message_id = ?", (deal, message_id))
+    for rowid, body in connection.execute("SELECT rowid, body FROM mail").fetchall():
+        if type_of(body) == Sold.TYPE and (sold := verify(body, Sold, signer=None)).trade == trade:
+            told = Sold(trade, sold.snapshot, paid.price, paid.fee, paid.seller_balance, receipt)
+            connection.execute("UPDATE mail SET body = ? WHERE rowid = ?", (sign(signer, told), rowid))
 
 
 def honest(path: Path, seed: int, steps: int | None = None) -> SignedBench:
