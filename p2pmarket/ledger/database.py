@@ -65,6 +65,11 @@ class Database:
             raise
         self._before_commit = before_commit
 
+    @property
+    def writing(self) -> bool:
+        """Whether this is inside of `transaction()`."""
+        return self._inside is _WRITING
+
     def close(self) -> None:
         """Closes the file; what was not committed is gone."""
         self.connection.close()

@@ -8,13 +8,17 @@ import pytest
 
 from p2pmarket.ledger.log import (
     EMPTY_ROOT,
+    consistency_proof,
+    full_subtrees,
     grow,
     includes,
     inclusion_proof,
+    is_consistent,
     leaf_hash,
     node_hash,
     root_of,
     root_of_peaks,
+    subtrees,
 )
 
 # Inputs, heads and audit paths of the Certificate Transparency reference tests (merkletree/merkle_tree_test.cc).
@@ -40,6 +44,23 @@ PATHS = {
         "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
         "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
         "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    ],
+}
+CONSISTENCY = {
+    (1, 1): [],
+    (1, 8): [
+        "96a296d224f285c67bee93c30f8a309157f0daa35dc5b87e410b78630a09cfc7",
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "6b47aaf29ee3c2af9af889bc1fb9254dabd31177f16232dd6aab035ca39bf6e4",
+    ],
+    (6, 8): [
+        "0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a",
+        "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
+        "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    ],
+    (2, 5): [
+        "5f083f0a1a33ca076a95279832580db3e0ef4584bdff1f54c8a360f50de3031e",
+        "bc1a0643b12e4d2d7c77918f44e0f4f79a838b6cf9ec5b5c283e1f4d88599e6b",
     ],
 }
 HASHES = [leaf_hash(bytes.fromhex(leaf)) for leaf in LEAVES]
@@ -98,6 +119,103 @@ def test_a_node_never_passes_as_a_leaf() -> None:
     left, right = HASHES[:2]
     assert leaf_hash(left + right) != node_hash(left, right)
     assert not includes(root_of(HASHES[:2]), 1, leaf_hash(left + right), 0, ())
+
+
+@pytest.mark.parametrize("first, second", list(CONSISTENCY))
+def test_published_consistency_proofs(first: int, second: int) -> None:
+    proof = consistency_proof(HASHES, first, second)
+    assert [step.hex() for step in proof] == CONSISTENCY[first, second]
+    assert is_consistent(first, bytes.fromhex(ROOTS[first]), second, bytes.fromhex(ROOTS[second]), proof)
+
+
+def test_the_rfcs_own_example() -> None:
+    """RFC 6962, section 2.1.3: seven leaves, the logs of 3, 4 and 6 inside that of 7."""
+    a, b, c, d, e, f, j = hashes = [leaf_hash(bytes([number])) for number in range(7)]
+    g, h, i = node_hash(a, b), node_hash(c, d), node_hash(e, f)
+    k, last = node_hash(g, h), node_hash(i, j)
+    assert consistency_proof(hashes, 3, 7) == (c, d, g, last)
+    assert consistency_proof(hashes, 4, 7) == (last,)
+    assert consistency_proof(hashes, 6, 7) == (i, j, k)
+
+
+def subproof(m: int, hashes: list[bytes], whole: bool) -> list[bytes]:
+    """SUBPROOF of RFC 6962, section 2.1.2, word for word."""
+    n = len(hashes)
+    if m == n:
+        return [] if whole else [root_of(hashes)]
+    k = 1
+    while 2 * k < n:
+        k *= 2
+    if m <= k:
+        return [*subproof(m, hashes[:k], whole), root_of(hashes[k:])]
+    return [*subproof(m - k, hashes[k:], False), root_of(hashes[:k])]
+
+
+MANY = [leaf_hash(bytes([number])) for number in range(64)]
+HEADS = [root_of(MANY[:size]) for size in range(65)]
+
+
+def test_every_log_is_proved_to_continue_every_earlier_one() -> None:
+    for second in range(65):
+        for first in range(second + 1):
+            proof = consistency_proof(MANY, first, second)
+            assert list(proof) == (subproof(first, MANY[:second], True) if first else [])
+            assert is_consistent(first, HEADS[first], second, HEADS[second], proof)
+
+
+def test_no_other_log_is_proved_to_continue_one() -> None:
+    """Another head on either side, a hash altered, left out or added, another size: each is refused."""
+    chance = random.Random(2)
+    other = leaf_hash(b"another")
+    for second in range(1, 65):
+        for first in range(1, second + 1):
+            proof = list(consistency_proof(MANY, first, second))
+            old, new = HEADS[first], HEADS[second]
+            assert not is_consistent(first, other, second, new, proof)
+            assert not is_consistent(first, old, second, other, proof)
+            assert not is_consistent(first, old, second, new, [*proof, other])
+            if first < second:
+                assert not is_consistent(first, new, second, new, proof)
+                assert not is_consistent(first, old, second, old, proof)
+                assert not is_consistent(second, new, first, old, proof)
+            for step in range(len(proof)):
+                assert not is_consistent(first, old, second, new, proof[:step] + proof[step + 1 :])
+                bent = proof.copy()
+                bent[step] = bytes([bent[step][0] ^ 1 << chance.randrange(8)]) + bent[step][1:]
+                assert not is_consistent(first, old, second, new, bent)
+            assert not is_consistent(first, other, second, other, proof) or first == second
+
+
+def test_a_forked_log_is_not_consistent_whatever_is_shown() -> None:
+    """The log of 40 with one early leaf exchanged: no proof that the broker could build passes for the old head."""
+    forked = [*MANY[:3], leaf_hash(b"another"), *MANY[4:]]
+    for first in range(4, 40):
+        for shown in (consistency_proof(forked, first, 40), consistency_proof(MANY, first, 40)):
+            assert not is_consistent(first, HEADS[first], 40, root_of(forked[:40]), shown)
+    assert is_consistent(3, HEADS[3], 40, root_of(forked[:40]), consistency_proof(forked, 3, 40))
+
+
+def test_sizes_that_are_none_prove_nothing() -> None:
+    for first, second in ((-1, 5), (5, 4), (-2, -1)):
+        assert not is_consistent(first, HEADS[1], second, HEADS[1], ())
+        with pytest.raises(IndexError):
+            consistency_proof(MANY, first, second)
+    with pytest.raises(IndexError):
+        consistency_proof(MANY, 3, 65)
+    assert is_consistent(0, EMPTY_ROOT, 5, HEADS[5], ())
+    assert not is_consistent(0, HEADS[1], 5, HEADS[5], ()) and not is_consistent(0, EMPTY_ROOT, 5, HEADS[5], HEADS[:1])
+
+
+def test_the_subtrees_that_a_leaf_completes() -> None:
+    peaks: tuple[bytes, ...] = ()
+    stored: dict[tuple[int, int], bytes] = {(0, number): hashed for number, hashed in enumerate(MANY)}
+    for size, leaf in enumerate(MANY):
+        for level, place, hashed in full_subtrees(peaks, size, leaf):
+            assert level >= 1 and stored.setdefault((level, place), hashed) is hashed, "each is completed once"
+            assert hashed == root_of(MANY[place << level : (place + 1) << level])
+        peaks = grow(peaks, size, leaf)
+        assert tuple(stored[node] for node in subtrees((0, size + 1))) == peaks
+    assert len(stored) == 64 + 63
 
 
 def test_a_leaf_beyond_the_log_has_no_proof() -> None:
