@@ -1,23 +1,28 @@
 """A whole network in one process: `Transport` without sockets, with faults given as data.
 
-Knows: peers that joined, their streams, the shared table. Refuses to know: what the bytes say. Nothing here sleeps or
-draws random numbers, so a run repeats exactly. Fails like the real one: `PeerUnreachable` for who is not there,
+Knows: peers that joined, their streams, the shared table. Refuses to know: what the bytes say. Nothing here draws
+random numbers, so a run repeats exactly. Fails like the real one: `PeerUnreachable` for who is not there,
 `ConnectionLost` for a stream whose other end left, back-pressure from bounded buffers.
 
 A party's crash is a `Fault`: at its n-th stream write the peer vanishes and the write is lost. Run once without faults,
 read `network.writes[peer]`, and every step at which that party may vanish is one fault from 1 to that number.
+What happens to each write otherwise is a `Fate`, which a `Weather` decides: late (so streams overtake one another; one
+stream keeps its order, and nothing arrives twice, as with any transport here), or lost with its stream. `part` keeps
+two peers from each other until `heal`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from p2pmarket import limits
 from p2pmarket.errors import ConnectionLost, IdentityInUse, PeerFault, PeerUnreachable
 from p2pmarket.network.announcement import check_announcement
+from p2pmarket.network.memory_pipe import Pipe
 from p2pmarket.network.streams import StreamCaps, end_tasks, serve_stream
 from p2pmarket.network.transport import StreamHandler
 from p2pmarket.units import Clock, now_ms
@@ -34,6 +39,24 @@ class Fault:
     write: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Fate:
+    """What becomes of one write."""
+
+    delay_seconds: float = 0.0
+    """It arrives that much later."""
+    lost: bool = False
+    """It never arrives, and its stream breaks when it would have: its writer learns of that no sooner."""
+
+
+CALM = Fate()
+
+Weather = Callable[[str, str, int], Fate]
+"""Decides a write's fate from its sender, its receiver and its number of bytes."""
+Watch = Callable[[str, str, bytes], None]
+"""Told each write before it is done: sender, receiver, bytes. What it raises is raised at the writer."""
+
+
 class MemoryNetwork:
     """The hub: who is present, and the table of announcements."""
 
@@ -43,14 +66,19 @@ class MemoryNetwork:
         faults: Iterable[Fault] = (),
         *,
         stall_seconds: float = limits.STREAM_STALL_SECONDS,
+        weather: Weather = lambda sender, receiver, size: CALM,
+        watch: Watch = lambda sender, receiver, data: None,
     ) -> None:
         self.clock = clock
         self.stall_seconds = stall_seconds
+        self.weather = weather
+        self.watch = watch
         self.writes: Counter[str] = Counter()
         """Stream writes begun so far, by peer id."""
         self._faults = frozenset(faults)
         self._present: dict[str, MemoryTransport] = {}
         self._table: dict[str, dict[str, tuple[bytes, int]]] = {}
+        self._parted: set[frozenset[str]] = set()
 
     def join(self, peer_id: str) -> MemoryTransport:
         """A peer's new presence; one that vanished or closed joins again under the same id.
@@ -67,6 +95,24 @@ class MemoryNetwork:
         transport = self._present.pop(peer_id, None)
         if transport is not None:
             transport._break_streams()
+
+    def part(self, one: str, other: str) -> None:
+        """Keeps two peers apart: no new stream, and what they write on those they have is lost with the stream."""
+        self._parted.add(frozenset((one, other)))
+
+    def heal(self) -> None:
+        """Nobody is kept apart any longer."""
+        self._parted.clear()
+
+    def parted(self, one: str, other: str) -> bool:
+        """Whether two peers are kept apart."""
+        return frozenset((one, other)) in self._parted
+
+    def fate(self, sender: str, receiver: str, size: int) -> Fate:
+        """What becomes of a write."""
+        if self.parted(sender, receiver):
+            return Fate(self.stall_seconds, lost=True)
+        return self.weather(sender, receiver, size)
 
     def plant(self, key: str, peer_id: str, value: bytes, expires_ms: int) -> None:
         """Puts any value into the table unchecked, as hostile nodes of a real table may."""
@@ -98,9 +144,9 @@ class MemoryTransport:
     def __init__(self, network: MemoryNetwork, peer_id: str) -> None:
         self._network = network
         self._peer_id = peer_id
-        self._handlers: dict[str, StreamHandler] = {}
+        self._handlers: dict[str, tuple[StreamHandler, contextvars.Context]] = {}
         self._caps = StreamCaps()
-        self._streams: set[MemoryStream] = set()
+        self._streams: dict[MemoryStream, None] = {}
         self._serving: set[asyncio.Task[None]] = set()
 
     @property
@@ -113,17 +159,18 @@ class MemoryTransport:
         return self._network.peer(self._peer_id) is self
 
     async def serve(self, protocol: str, handler: StreamHandler) -> None:
-        self._handlers[protocol] = handler
+        # Whoever opens a stream, it is served in the context of who serves it, as in a process of its own.
+        self._handlers[protocol] = (handler, contextvars.copy_context())
 
     async def open(self, peer_id: str, protocol: str, addresses: tuple[str, ...] = ()) -> MemoryStream:
         if not self.present:
             raise PeerUnreachable(f"{self._peer_id} has left the network; join again")
         other = self._network.peer(peer_id)
-        if other is None or other is self:
+        if other is None or other is self or self._network.parted(self._peer_id, peer_id):
             raise PeerUnreachable(f"{peer_id} cannot be reached; check that it is running, then try again")
         if protocol not in other._handlers:
             raise PeerUnreachable(f"{peer_id} does not serve {protocol}; it is another kind of peer or version")
-        there, back = _Pipe(), _Pipe()
+        there, back = Pipe(PIPE_BYTES), Pipe(PIPE_BYTES)
         stream = MemoryStream(self, peer_id, incoming=back, outgoing=there, stall_seconds=self._network.stall_seconds)
         other._accept(stream._far_end(other, self._peer_id), protocol)
         return stream
@@ -154,7 +201,8 @@ class MemoryTransport:
         if not self._caps.admit(stream.peer_id):
             stream._end()
             return
-        task = asyncio.create_task(serve_stream(stream, protocol, self._handlers[protocol]))
+        handler, context = self._handlers[protocol]
+        task = context.run(asyncio.ensure_future, serve_stream(stream, protocol, handler))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
         task.add_done_callback(lambda _: self._caps.leave(stream.peer_id))
@@ -170,14 +218,14 @@ class MemoryStream:
     """One end of a stream."""
 
     def __init__(
-        self, owner: MemoryTransport, peer_id: str, *, incoming: _Pipe, outgoing: _Pipe, stall_seconds: float
+        self, owner: MemoryTransport, peer_id: str, *, incoming: Pipe, outgoing: Pipe, stall_seconds: float
     ) -> None:
         self._owner = owner
         self._peer_id = peer_id
         self._incoming = incoming
         self._outgoing = outgoing
         self._stall_seconds = stall_seconds
-        owner._streams.add(self)
+        owner._streams[self] = None
 
     @property
     def peer_id(self) -> str:
@@ -192,11 +240,18 @@ class MemoryStream:
         return bytes(data)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
+        network, owner = self._owner._network, self._owner.peer_id
+        fate = CALM
         if self._owner.present:
-            self._owner._network.count_write(self._owner.peer_id)
+            network.count_write(owner)
+            network.watch(owner, self._peer_id, bytes(data))
+            fate = network.fate(owner, self._peer_id, len(data))
+        if fate.lost:
+            self._lose(fate.delay_seconds)
+            return
         rest = memoryview(data).cast("B")
         while True:
-            rest = rest[self._outgoing.put(rest, self._peer_id) :]
+            rest = rest[self._outgoing.put(rest, self._peer_id, fate.delay_seconds) :]
             if not rest:
                 return
             await self._outgoing.change(self._stall_seconds, f"{self._peer_id} took nothing")
@@ -213,71 +268,14 @@ class MemoryStream:
         """The other end reads what was written before; nothing more goes either way."""
         self._outgoing.end()
         self._incoming.break_()
-        self._owner._streams.discard(self)
+        self._owner._streams.pop(self, None)
+
+    def _lose(self, delay_seconds: float) -> None:
+        """What is written from now on is lost; after the delay both ends see the stream break."""
+        self._outgoing.swallow()
+        asyncio.get_running_loop().call_later(delay_seconds, self._break)
 
     def _break(self) -> None:
         self._outgoing.break_()
         self._incoming.break_()
-        self._owner._streams.discard(self)
-
-
-class _Pipe:
-    """One direction of a stream: at most PIPE_BYTES in flight, one reader, one writer."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._ended = False
-        self._broken = False
-        self._waiting: list[asyncio.Future[None]] = []
-
-    def put(self, data: memoryview, peer_id: str) -> int:
-        """Takes as many bytes as there is room for; how many.
-
-        :raises ConnectionLost: ended at either end
-        """
-        if self._ended or self._broken:
-            raise ConnectionLost(f"the stream to {peer_id} is closed")
-        room = min(len(data), PIPE_BYTES - len(self._buffer))
-        if room:
-            self._buffer += data[:room]
-            self._wake()
-        return room
-
-    def take(self, count: int, peer_id: str) -> bytes:
-        """At most `count` bytes of what is there.
-
-        :raises ConnectionLost: nothing is there and nothing will come
-        """
-        data = bytes(self._buffer[:count])
-        if self._broken or (self._ended and not data):
-            raise ConnectionLost(f"the stream from {peer_id} ended")
-        if data:
-            del self._buffer[:count]
-            self._wake()
-        return data
-
-    def end(self) -> None:
-        self._ended = True
-        self._wake()
-
-    def break_(self) -> None:
-        self._broken = True
-        self._wake()
-
-    async def change(self, stall_seconds: float, otherwise: str) -> None:
-        """Waits until something was put, taken, ended or broken.
-
-        :raises ConnectionLost: nothing happened for `stall_seconds`
-        """
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        try:
-            await asyncio.wait_for(waiter, stall_seconds)
-        except asyncio.TimeoutError:
-            raise ConnectionLost(f"{otherwise} for {stall_seconds:.0f} s; the stream is given up") from None
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._owner._streams.pop(self, None)
