@@ -6,17 +6,18 @@ made, so a prior that exists has a reserve.
 
 Values of money are never negative, so no support begins below 0. Where equation 2 fails, the reserve of `Prior` holds:
 the price with the highest expected revenue. Beta and Mixture may have several peaks of revenue and are searched; the
-others have one, whatever the cost. The families made of a normal are in normal_priors.py.
+others have one, whatever the cost. The families made of a normal are in normal_priors.py, mixtures in mixture.py;
+all are imported from here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
 
 from scipy.special import betainc, betaincinv, betaln
 
+from p2pmarket.pricing.mixture import Mixture
 from p2pmarket.pricing.normal_priors import Lognormal, TruncatedNormal
 from p2pmarket.pricing.reserve import (
     Prior,
@@ -231,61 +232,3 @@ class Beta:
     def reserve(self, cost: float = 0.0) -> float:
         check_cost(cost)
         return best_price(self.survival, self.low, self.high, cost)
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-    """One of several beliefs, each with its weight (above 0, of any sum): kinds of buyers, or an unsure mind.
-
-    A part of unbounded support must have a revenue that falls beyond its own reserve, as every family here has.
-    """
-
-    weights: tuple[float, ...]
-    priors: tuple[Prior, ...]
-
-    def __post_init__(self) -> None:
-        if not self.priors or len(self.weights) != len(self.priors):
-            raise ValueError(f"a mixture needs a weight for each prior, not {len(self.weights)} for {len(self.priors)}")
-        if not all(0 < weight < math.inf for weight in self.weights):
-            raise ValueError(f"the weights of a mixture must be finite and above 0, not {self.weights}")
-
-    def _mean(self, of_parts: Iterable[float]) -> float:
-        return math.fsum(weight * part for weight, part in zip(self.weights, of_parts, strict=True)) / math.fsum(
-            self.weights
-        )
-
-    @property
-    def support(self) -> tuple[float, float]:
-        return min(prior.support[0] for prior in self.priors), max(prior.support[1] for prior in self.priors)
-
-    def cdf(self, value: float) -> float:
-        return self._mean(prior.cdf(value) for prior in self.priors)
-
-    def survival(self, value: float) -> float:
-        return self._mean(prior.survival(value) for prior in self.priors)
-
-    def density(self, value: float) -> float:
-        return self._mean(prior.density(value) for prior in self.priors)
-
-    def quantile(self, probability: float) -> float:
-        check_probability(probability)
-        if probability in (0.0, 1.0):
-            return self.support[int(probability)]
-        ends = [prior.quantile(probability) for prior in self.priors]
-        if min(ends) == max(ends):
-            return ends[0]
-        return last_true(lambda value: self.cdf(value) < probability, min(ends), max(ends))
-
-    def reserve(self, cost: float = 0.0) -> float:
-        check_cost(cost)
-        lowest, _ = self.support
-        return best_price(self.survival, lowest, self._beyond_which_revenue_falls(cost), cost)
-
-    def _beyond_which_revenue_falls(self, cost: float) -> float:
-        ends = [cost]
-        for prior in self.priors:
-            if isinstance(prior, Mixture):
-                ends.append(prior._beyond_which_revenue_falls(cost))
-            else:
-                ends.append(prior.support[1] if prior.support[1] < math.inf else prior.reserve(cost))
-        return max(ends)
