@@ -153,9 +153,7 @@ class AgentJournal(AgentBook):
         receipt = verify_receipt(sold.receipt, broker)
         if (sold.trade, sold.price, sold.fee) != (receipt.trade, receipt.price, receipt.fee):
             raise self.accuse(broker, "it told of another sale than its receipt proves", data)
-        with self._database.reading() as connection:
-            word = agent_trades.asked(connection, broker, sold.snapshot, sold.trade)
-        return self.keep_receipt(broker, sold.receipt, word)
+        return self.keep_receipt(broker, sold.receipt, self.asked(broker, sold.snapshot, sold.trade))
 
     def keep_status(self, broker: str, status: TradeStatus) -> str:
         """Keeps what a broker's signed Status says of a trade that was settled once; says what of it was missing here:
@@ -280,6 +278,17 @@ class AgentJournal(AgentBook):
                 (broker,),
             ).fetchone()
             return bytes(row[0]) if row else None
+
+    def asked(self, broker: str, snapshot: bytes, trade: bytes) -> bytes | None:
+        """The lowest signed word of this agent's that covers a sale; None where it named no price."""
+        with self._database.reading() as connection:
+            return agent_trades.asked(connection, broker, snapshot, trade)
+
+    def asks(self, broker: str, limit: int = -1) -> list[tuple[bytes, int, int]]:
+        """Trade, lowest ask in micro-credits and time in milliseconds of what this agent was asked to price, the newest
+        first; standing asks are not among them."""
+        with self._database.reading() as connection:
+            return agent_trades.asks(connection, broker, limit)
 
     def trade(self, broker: str, trade: bytes) -> AgentTrade | None:
         """One trade; None when this agent never heard of it."""

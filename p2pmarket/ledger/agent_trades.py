@@ -87,3 +87,12 @@ def asked(connection: sqlite3.Connection, broker: str, snapshot: bytes, trade: b
         (broker, trade, snapshot),
     ).fetchone()
     return bytes(row[0]) if row else None
+
+
+def asks(connection: sqlite3.Connection, broker: str, limit: int) -> list[tuple[bytes, int, int]]:
+    """Trade, lowest ask and time of what the owner was asked to price, the newest first."""
+    rows = connection.execute(
+        "SELECT trade, amount, made_ms FROM asks WHERE broker = ? AND trade <> x'' ORDER BY made_ms DESC LIMIT ?",
+        (broker, limit),
+    )
+    return [(bytes(trade), amount, made_ms) for trade, amount, made_ms in rows]

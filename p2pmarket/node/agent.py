@@ -326,7 +326,7 @@ class AsyncAgent:
                 snapshot=context.manifest_digest,
                 plain_bytes=context.plain_bytes,
                 buy=self._strategy.buy,
-                ask=await self._seller.standing_ask(joined, task, context.manifest_digest),
+                ask=await self._seller.standing_ask(joined, task),
                 sell=self._strategy.sell,
                 buy_groups=self._strategy.buy_groups,
                 sell_groups=self._strategy.sell_groups,

@@ -1,9 +1,8 @@
 """The selling side of an agent: name a price when asked, keep the receipt when sold, hear what was refunded.
 
-Knows: ask requests, sales and refunds, and what was asked before. Refuses to know: what a price should be (strategy). A
-request that comes too late is passed over; a receipt that does not hold is kept as evidence by the journal and warned
-about. What it asked for trades that came to nothing it knows as long as the process lives: a strategy learns from it,
-nothing depends on it.
+Knows: ask requests, sales and refunds. Refuses to know: what a price should be (strategy). An ask is written down
+before it is sent. A request that comes too late is passed over; a receipt that does not hold is kept as evidence by the
+journal and warned about.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ import dataclasses
 import logging
 import secrets
 from collections.abc import Mapping
-from typing import TypeVar
 
 from p2pmarket.crypto.keys import Identity
-from p2pmarket.crypto.signing import sign, verify
+from p2pmarket.crypto.signing import sign, type_of, verify
 from p2pmarket.errors import MarketError, NetworkFault, Refused
 from p2pmarket.ledger.agent_journal import AgentJournal, AgentTrade
-from p2pmarket.messages import Ask, AskRequest, Message, Refund, Sold, Statistics, StatisticsRequest
+from p2pmarket.messages import Ask, AskRequest, Message, Refund, Sold, Statistics, StatisticsRequest, Submit
 from p2pmarket.network.streams import end_tasks
 from p2pmarket.node.link import BrokerLink, HearMail, Joined
 from p2pmarket.node.results import Repaid, Sale, TradeResult
@@ -29,8 +27,6 @@ from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock
 
 log = logging.getLogger(__name__)
-
-V = TypeVar("V")
 
 MEMORY = 1000
 """Asks, and sales, that a strategy learns from at most: the newest."""
@@ -56,8 +52,6 @@ class Seller:
         self._clock = clock
         self._sales: list[Sale] = []
         self._refunds: list[Repaid] = []
-        self._asked: dict[bytes, PastAsk] = {}
-        self._standing: dict[bytes, int] = {}
         self._answering: set[asyncio.Task[None]] = set()
 
     @property
@@ -72,16 +66,13 @@ class Seller:
         balance = self._link.joined.balance if self._link.joined else 0
         return dataclasses.replace(result, sold=tuple(sales), repaid=tuple(refunds), balance=balance)
 
-    async def standing_ask(self, joined: Joined, task: str, snapshot: bytes) -> int | None:
-        """The ask that goes with this snapshot, by what is known now; None to be asked."""
+    async def standing_ask(self, joined: Joined, task: str) -> int | None:
+        """The ask that goes with a snapshot, by what is known now; None to be asked."""
         if not self._strategy.sell:
             return None
         if self._strategy.learns:
             self._strategy = self._strategy.informed(await self._knowledge(joined, task))
-        ask = self._strategy.standing_ask()
-        if ask is not None:
-            _remember(self._standing, snapshot, ask)
-        return ask
+        return self._strategy.standing_ask()
 
     async def close(self) -> None:
         """Ends what is being answered."""
@@ -90,20 +81,22 @@ class Seller:
     # ---- what a strategy learns from ----------------------------------------------------------------------------
 
     async def _knowledge(self, joined: Joined, task: str) -> Knowledge:
-        terms, now = joined.terms, self._clock()
-        rows = await self._journal.run(AgentJournal.trades, 2 * MEMORY)
-        sales = {row.trade: row for row in rows if row.role == "seller" and row.receipt and row.broker == joined.broker}
-        open_since = now - terms.bid_ms - terms.ask_ms
-        past = [self._sale(row) for row in sales.values()]
-        past += [ask for trade, ask in self._asked.items() if trade not in sales and ask.at_ms < open_since]
+        broker, terms, now = joined.broker, joined.terms, self._clock()
+
+        def read(journal: AgentJournal) -> tuple[list[AgentTrade], list[tuple[bytes, int, int]]]:
+            return journal.trades(2 * MEMORY), journal.asks(broker, MEMORY)
+
+        trades, asks = await self._journal.run(read)
+        sales = {row.trade: row for row in trades if row.role == "seller" and row.receipt and row.broker == broker}
+        open_since = now - terms.bid_ms - terms.ask_ms  # a younger ask may still be met
+        past = [_sale(row) for row in sales.values()]
+        for trade, amount, made_ms in asks:
+            if trade not in sales and made_ms < open_since:
+                past.append(PastAsk(amount, None, trade.hex(), made_ms))
         return Knowledge(
             now_ms=now, k_ppm=terms.k_ppm, fee_ppm=terms.fee_ppm, past=tuple(past),
             statistics=await self._statistics(joined, task) if terms.publish_prices else None,
         )  # fmt: skip
-
-    def _sale(self, row: AgentTrade) -> PastAsk:
-        asked = self._asked.get(row.trade)
-        return PastAsk(asked.ask if asked else None, row.price, row.partner, row.settled_ms or row.noted_ms)
 
     async def _statistics(self, joined: Joined, task: str) -> PriceStatistics | None:
         """The market's, where it has some; a visit does not fail for want of them."""
@@ -136,8 +129,9 @@ class Seller:
         request = verify(data, AskRequest, signer=broker)
         if request.expires_ms <= self._clock():
             return
+        word = await self._journal.run(AgentJournal.asked, broker, request.snapshot, request.trade)
         try:
-            amount = self._price(request)
+            amount = self._price(request, word)
         except Exception:  # a caller's own code must not end the session that this mail came by
             log.exception("the strategy failed to name a price")
             return
@@ -153,7 +147,6 @@ class Seller:
             expires_ms=request.expires_ms + self._bound_longer(),
             revision=request.revision,
         )
-        _remember(self._asked, request.trade, PastAsk(amount, None, request.trade.hex(), self._clock()))
         # Mail is heard by the task that reads the session's replies: the answer must not be waited for there.
         task = asyncio.create_task(
             self._answer(broker, sign(self._identity, ask), (request.expires_ms - self._clock()) / 1000)
@@ -161,14 +154,14 @@ class Seller:
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    def _price(self, request: AskRequest) -> int | None:
-        """What to ask. To a raised bid what was asked before is said again where it stays, so that nobody waits."""
+    def _price(self, request: AskRequest, word: bytes | None) -> int | None:
+        """What to ask. To a raised bid what was asked before, the `word`, is said again where it stays, so that nobody
+        waits."""
         if request.revision == 0:
             return self._strategy.ask(request)
-        asked = self._asked.get(request.trade)
-        last = self._standing.get(request.snapshot) if asked is None else asked.ask
-        if last is None:  # this process does not know; the broker does, and what it has stands
+        if word is None:  # this journal does not know what it asked; the broker does, and that stands
             return None
+        last = _amount(word)
         lowered = self._strategy.lower_ask(request, last)
         return last if lowered is None else min(last, lowered)
 
@@ -185,9 +178,13 @@ class Seller:
             log.info("the ask was not taken: %s", error)
 
 
-def _remember(memory: dict[bytes, V], key: bytes, value: V) -> None:
-    """Keeps a value as the newest; the oldest makes room."""
-    memory.pop(key, None)
-    memory[key] = value
-    if len(memory) > MEMORY:
-        del memory[next(iter(memory))]
+def _sale(row: AgentTrade) -> PastAsk:
+    asked = _amount(row.ask) if row.ask is not None else None
+    return PastAsk(asked, row.price, row.partner, row.settled_ms or row.noted_ms)
+
+
+def _amount(word: bytes) -> int:
+    """What this agent's own signed Ask, or Submit with a standing ask, asks for."""
+    if type_of(word) == Submit.TYPE:
+        return verify(word, Submit, signer=None).ask or 0
+    return verify(word, Ask, signer=None).amount
