@@ -102,6 +102,8 @@ class Ledger(OpenTrades):
         with self.transaction("acknowledge") as connection:
             row = trades.load(connection, trade_id)
             check_buyer(row, by)
+            if row.state != DELIVERED:
+                advance(row.state, "acknowledge")
             if digest != row.delivery:
                 raise RuleBroken("this is not the digest of the delivery; fetch it again", code="wrong-delivery")
             if row.state == DELIVERED:
