@@ -228,7 +228,7 @@ def test_mixture_against_a_grid() -> None:
         lambda: Exponential(float(random.uniform(0.2, 3)), float(random.uniform(0, 3))),
         lambda: TruncatedNormal(float(random.uniform(0, 9)), float(random.uniform(0.1, 3)), 0, 9),
         lambda: Lognormal(float(random.uniform(-1, 1)), float(random.uniform(0.2, 1.2))),
-        lambda: Beta(*map(float, random.uniform(0.2, 4, 2)), 1, 1 + float(random.uniform(0.5, 9))),
+        lambda: Beta(float(random.uniform(0.2, 4)), float(random.uniform(0.2, 4)), 1, float(random.uniform(1.5, 10))),
         lambda: Pareto(float(random.uniform(0.5, 3)), float(random.uniform(1.3, 5))),
     ]
     for _ in range(16):
