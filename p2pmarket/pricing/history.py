@@ -21,9 +21,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from p2pmarket.limits import MAX_AMOUNT
+from p2pmarket.pricing.bargaining import MILLION
 from p2pmarket.pricing.empirical import Empirical
 
-MILLION = 1_000_000
 ENOUGH = 10.0
 """Observations, discounted, from which they count more than the bound's interval."""
 K_ANONYMOUS = 5

@@ -12,11 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from p2pmarket.limits import MAX_AMOUNT
+from p2pmarket.pricing.bargaining import MILLION, strike
 from p2pmarket.pricing.history import (
     ENOUGH,
     K_ANONYMOUS,
     LEVELS_PPM,
-    MILLION,
     Observation,
     PastBid,
     PriceStatistics,
@@ -48,7 +48,9 @@ def test_implied_bid_holds_the_bid_and_both_ends_make_the_price(one: int, other:
     ask, bid = sorted((one, other))
 
     def price_of(some: int) -> int:
-        return ask + (some - ask) * k_ppm // MILLION
+        struck = strike(some, ask, 0, k_ppm)
+        assert struck is not None
+        return struck.price
 
     price = price_of(bid)
     low, high = implied_bid(price, ask, k_ppm)
