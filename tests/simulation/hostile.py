@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import unittest.mock
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from market_examples import CREDIT, left, right
 from peers import identity_of
 from torch import Tensor
 
@@ -18,7 +20,10 @@ from p2pmarket.errors import ConnectionLost, Refused
 from p2pmarket.messages import (
     MESSAGE_TYPES,
     PROTOCOL_VERSION,
+    Appraisal,
+    Bid,
     Fetch,
+    GainReport,
     Hello,
     KeyStatement,
     Message,
@@ -36,6 +41,8 @@ from p2pmarket.parameters.packing import digest_of, pack
 from p2pmarket.simulation.market import MarketInMemory
 from p2pmarket.units import now_ms
 from p2pmarket.wire import Frame, Kind
+
+NEW = secrets.token_bytes
 
 
 class Client:
@@ -165,6 +172,9 @@ class Client:
         await self.transport.close()
 
 
+Join = Callable[[str], Awaitable[Client]]
+
+
 async def refused(client: Client, message: Message) -> str:
     """The code of the refusal that this message gets; its sentence must be one."""
     reply = await client.ask(message)
@@ -189,3 +199,31 @@ async def gone(stream: Stream) -> bool:
             await asyncio.wait_for(stream.read_exactly(1), 10)
     except ConnectionLost:
         return True
+
+
+def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+async def a_report(join: Join, ask: int | None = 0) -> tuple[Client, Client, GainReport, Submit]:
+    """Buyer, seller (with this standing ask) and the report on which the buyer may bid."""
+    seller, buyer = await join("seller"), await join("buyer")
+    await seller.submitted(tensors_of(right()), ask=ask)
+    await appraisal_of(seller)
+    submit = await buyer.submitted(tensors_of(left()))
+    (report,) = await appraisal_of(buyer)
+    return buyer, seller, report, submit
+
+
+async def appraisal_of(client: Client) -> list[GainReport]:
+    while not isinstance(mail := await client.next_mail(), Appraisal):
+        pass
+    return [verify(data, GainReport, signer=client.broker) for data in mail.reports]
+
+
+def bid_on(buyer: Client, report: GainReport, **changes: Any) -> Bid:
+    fields = {
+        "message_id": NEW(16), "market": report.market, "broker": buyer.broker, "trade": report.trade,
+        "delivery": report.delivery, "amount": CREDIT, "expires_ms": now_ms() + 60_000, **changes,
+    }  # fmt: skip
+    return Bid(**fields)

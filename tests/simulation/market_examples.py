@@ -41,7 +41,11 @@ def terms(**changes: Any) -> MarketTerms:
             ("coefficients", "activations", "repair", "max_chain", "report_steps", "tell_classes", "tell_tasks"),
             "appraisal",
         ),
-        **dict.fromkeys(("opening_credit", "fee_percent"), "pricing"),
+        **dict.fromkeys(
+            ("opening_credit", "fee_percent", "rule", "k_percent", "max_revisions", "disclosure", "publish_prices"),
+            "pricing",
+        ),
+        "spend_per_day": "pricing",
     }
     for key, value in changes.items():
         document[sections.get(key, "limits")][key] = value
