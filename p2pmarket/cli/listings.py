@@ -6,10 +6,12 @@ import argparse
 import asyncio
 import dataclasses
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from p2pmarket.cli.ledger import brief, moment, open_ledger
+from p2pmarket.cli.ledger import brief, moment, open_ledger, write_text
+from p2pmarket.cli.ledger import export as export_ledger
 from p2pmarket.cli.roles import settings_from
 from p2pmarket.cli.show import print_rows, short
 from p2pmarket.errors import SettingsError
@@ -35,9 +37,15 @@ def trades(given: argparse.Namespace) -> int:
     """One's own trades, the newest first."""
     folder: Path = given.state.expanduser()
     if (folder / "ledger.sqlite").exists():
+        if given.export:
+            return export_ledger(argparse.Namespace(state=folder, format=given.export, out=given.out))
         rows, receipts = broker_trades(folder)
     elif (folder / "journal.sqlite").exists():
+        if given.export:
+            return _export_journal(folder, given.export, given.out)
         rows, receipts = _agent_trades(folder)
+        if given.receipts is not None:
+            _write_checkpoints(folder, private_folder(given.receipts.expanduser()), receipts.values())
     else:
         raise SettingsError(f"{folder} holds neither an agent's journal nor a broker's ledger; name it with --state")
     if given.receipts is not None:
@@ -48,6 +56,33 @@ def trades(given: argparse.Namespace) -> int:
         rows = [_shortened(row) for row in rows]
     print_rows(rows, as_json=given.json, title="trades", empty="no trades yet")
     return 0
+
+
+def _export_journal(folder: Path, format: str, out: Path | None) -> int:
+    """What an agent bought and sold, for other programs."""
+    from p2pmarket.crypto.keys import Identity
+    from p2pmarket.ledger.agent_journal import AgentJournal
+    from p2pmarket.ledger.export import journal_beancount, journal_csv
+
+    peer = Identity.load(folder / "identity.key").peer_id
+    with AgentJournal.open(folder / "journal.sqlite", peer) as journal:
+        found = journal.trades()
+    write_text(journal_csv(found) if format == "csv" else journal_beancount(found, peer), out)
+    return 0
+
+
+def _write_checkpoints(folder: Path, target: Path, receipts: Iterable[bytes]) -> None:
+    """Beside an agent's receipts the largest checkpoint that it holds of each log they are of."""
+    from p2pmarket.crypto.keys import Identity
+    from p2pmarket.crypto.signing import verify
+    from p2pmarket.ledger.agent_journal import AgentJournal
+    from p2pmarket.messages import Receipt
+
+    markets = sorted({verify(data, Receipt, signer=None).market for data in receipts})
+    with AgentJournal.open(folder / "journal.sqlite", Identity.load(folder / "identity.key").peer_id) as journal:
+        heads = [found for market in markets for found in journal.shareable_heads(market, limit=1000)]
+    for broker, head in heads:
+        (target / f"{broker}-{head.size}.checkpoint").write_bytes(head.body)
 
 
 def _shortened(row: Row) -> Row:

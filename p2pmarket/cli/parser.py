@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_flags(offers, MarketAccess)
     _trades(commands)
     _ledger(commands)
+    _verify(commands)
     _identity(commands)
     doctor = _command(commands, "doctor", "doctor:doctor", "check this machine and the way to a market")
     add_flags(doctor, MarketAccess)
@@ -118,27 +119,54 @@ def _trades(commands: Commands) -> None:
     trades = _command(commands, "trades", "listings:trades", "trades in an agent's journal or a broker's ledger")
     _state(trades, "~/.p2pmarket/node")
     trades.add_argument("--receipts", type=Path, metavar="FOLDER", help="write every receipt to this folder")
+    trades.add_argument("--export", choices=("csv", "beancount"), help="write what was settled for other programs")
+    trades.add_argument("--out", type=Path, metavar="FILE", help="where an export goes (default: stdout)")
     _json(trades)
 
 
 def _ledger(commands: Commands) -> None:
-    ledger = _command(commands, "ledger", "ledger:balances", "the broker's ledger: balances, history, grant, verify")
+    ledger = _command(commands, "ledger", "ledger:balances", "the broker's ledger: accounts, audit, export")
     actions = ledger.add_subparsers(metavar="ACTION", required=True)
     for name, help_text in (
-        ("balances", "every account's balance"),
+        ("balances", "every account's balance, what is held, its limit"),
         ("history", "every movement of money"),
         ("grant", "issue credit to an account"),
-        ("verify", "recompute every balance from the log and compare; exit code 1 if anything differs"),
+        ("limit", "set what an account may spend in 24 hours"),
+        ("audit", "re-derive everything from the ledger's file alone; exit code 1 if anything differs"),
+        ("export", "every movement of money for spreadsheets or double-entry books"),
+        ("salvage", "what agents' receipts tell that an old copy of the ledger has forgotten"),
     ):
         action = _command(actions, name, f"ledger:{name}", help_text)
         _state(action, "~/.p2pmarket/broker")
-        _json(action)
-        if name == "grant":
+        if name != "export":
+            _json(action)
+        if name in ("grant", "limit"):
             action.add_argument("peer", metavar="PEER", help="peer id of the account")
+        if name == "grant":
             action.add_argument("amount", metavar="CREDITS", help="how much, such as 12.50")
             action.add_argument("--memo", default="", metavar="TEXT", help="why, kept in the log")
+        if name == "limit":
+            action.add_argument("credits", metavar="CREDITS", help="such as 50; none: only what the terms say")
         if name == "history":
             action.add_argument("--peer", metavar="PEER", help="of one account only")
+        if name in ("audit", "salvage"):
+            action.add_argument("--file", type=Path, metavar="FILE", help="a ledger's file, in no broker's folder")
+            action.add_argument("--broker", metavar="PEER", help="peer id whose ledger it must be")
+        if name == "audit":
+            action.add_argument("--receipts", type=Path, metavar="FOLDER", help="*.receipt and *.checkpoint of others")
+        if name == "salvage":
+            action.add_argument("receipts", type=Path, nargs="+", metavar="RECEIPTS", help="files, or folders of them")
+        if name == "export":
+            action.add_argument("--format", choices=("csv", "beancount"), required=True)
+            action.add_argument("--out", type=Path, metavar="FILE", help="where to (default: stdout)")
+
+
+def _verify(commands: Commands) -> None:
+    verify = _command(commands, "verify", "verify:verify", "check a receipt offline: who paid whom, in which log")
+    verify.add_argument("receipt", type=Path, metavar="RECEIPT", help="a file that `trades --receipts` wrote")
+    verify.add_argument("--broker", metavar="PEER", help="peer id of the broker that must have signed it")
+    verify.add_argument("--checkpoint", type=Path, metavar="FILE", help="a checkpoint of that broker, to compare")
+    _json(verify)
 
 
 def _identity(commands: Commands) -> None:

@@ -23,7 +23,7 @@ from p2pmarket.errors import JournalDamaged, SettingsError
 from p2pmarket.ledger.audit_tables import BROKEN_RULE, TABLE_CHECKS, check_nodes, check_rules, check_schema, trade_rows
 from p2pmarket.ledger.audit_words import FILE_CHECKS, SETTLED_CHECKS, WORD_CHECKS, Words, findings
 from p2pmarket.ledger.fold import Fold, Problem
-from p2pmarket.ledger.outside import Outside, compare, read_outside
+from p2pmarket.ledger.outside import Outside, Salvage, compare, read_outside, salvage
 from p2pmarket.ledger.schema import APPLICATION_ID, VERSION
 
 MAX_PROBLEMS = 100
@@ -145,6 +145,22 @@ def audit_file(path: Path, broker: str | None = None, shown: Sequence[tuple[str,
         return audit.report(notes)
 
 
+def salvage_file(path: Path, broker: str | None, shown: Sequence[tuple[str, bytes]]) -> tuple[Salvage, VerifyReport]:
+    """What receipts tell that a ledger has forgotten, and its audit without them.
+
+    :param shown: names and bytes of receipts that others hold
+    :raises SettingsError, JournalDamaged: as `audit_file` says
+    """
+    report = audit_file(path, broker)
+    outside, notes = read_outside(shown, report.broker, report.market)
+    fold = Fold(report.broker, report.market)
+    with copy_of(path) as connection:
+        for number, data in connection.execute("SELECT number, data FROM leaves ORDER BY number"):
+            fold.add(number, data)
+    receipts = [held.receipt for held in outside if held.receipt is not None]
+    return salvage(fold, receipts), dataclasses.replace(report, notes=tuple(notes))
+
+
 @contextlib.contextmanager
 def copy_of(path: Path) -> Iterator[sqlite3.Connection]:
     """A private copy of a ledger's file as it is at one moment; the file is opened read-only and let go at once.
@@ -158,6 +174,7 @@ def copy_of(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         source = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
         copy = sqlite3.connect("", isolation_level=None)
+        copy.text_factory = lambda data: data.decode("utf-8", "replace")
         copy.execute("PRAGMA trusted_schema = OFF")
         source.backup(copy)
         _check_kind(path, copy)
@@ -168,7 +185,7 @@ def copy_of(path: Path) -> Iterator[sqlite3.Connection]:
                 f"{path} was left in the middle of a write; start its broker once, which undoes that, and audit then"
             ) from error
         raise JournalDamaged(f"{path} cannot be read as a ledger ({error})") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite's complaint may quote the damage itself
         raise JournalDamaged(f"{path} is damaged or no ledger ({error})") from error
     finally:
         for connection in (source, copy):

@@ -82,17 +82,15 @@ def _check_node_count(connection: sqlite3.Connection, fold: Fold) -> Iterator[st
 
 
 def _check_head(connection: sqlite3.Connection, fold: Fold) -> Iterator[str]:
-    row = connection.execute("SELECT size, peaks, minted, market, broker FROM head").fetchone()
+    row = connection.execute("SELECT size, peaks, minted FROM head").fetchone()
     if row is None:
         yield "the head of the log is missing"
         return
-    size, peaks, minted, market, broker = row
+    size, peaks, minted = row
     if size != fold.size or peaks != b"".join(hashed for _, hashed in fold.peaks):
         yield f"the stored head is of {size} leaves and does not fit the {fold.size} leaves that are there"
     if minted != fold.minted:
         yield f"the head counts {minted} micro-credits issued and the leaves {fold.minted}"
-    if (market, broker) != (fold.market, fold.broker):
-        yield "the head names another broker or market"
 
 
 def _check_checkpoint(connection: sqlite3.Connection, fold: Fold) -> Iterator[str]:
