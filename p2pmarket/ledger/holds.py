@@ -49,7 +49,7 @@ def release(connection: sqlite3.Connection, peer: str, amount: int) -> None:
     """
     done = connection.execute("UPDATE accounts SET held = held - ? WHERE peer = ?", (amount, peer))
     if amount and done.rowcount != 1:
-        raise JournalDamaged(f"the account of {peer} is missing from this ledger; run `p2pmarket ledger verify`")
+        raise JournalDamaged(f"the account of {peer} is missing from this ledger; run `p2pmarket ledger audit`")
 
 
 def release_proceeds(connection: sqlite3.Connection, row: TradeRow, broker: str) -> None:

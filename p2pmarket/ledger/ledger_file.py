@@ -84,7 +84,7 @@ class LedgerFile:
             ledger.close()
             raise JournalDamaged(
                 f"the ledger {path} does not verify: {problems[0]}; "
-                "run `p2pmarket ledger verify`, then restore the file from a backup"
+                "run `p2pmarket ledger audit`, then restore the file from a backup"
             )
         return ledger
 

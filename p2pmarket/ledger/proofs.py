@@ -65,5 +65,5 @@ def _subtree(connection: sqlite3.Connection, level: int, place: int) -> bytes:
     else:
         row = connection.execute("SELECT hash FROM nodes WHERE level = ? AND place = ?", (level, place)).fetchone()
     if row is None:
-        raise JournalDamaged(f"the log lacks subtree {place} on level {level}; run `p2pmarket ledger verify`")
+        raise JournalDamaged(f"the log lacks subtree {place} on level {level}; run `p2pmarket ledger audit`")
     return bytes(row[0]) if level else leaf_hash(row[0])
