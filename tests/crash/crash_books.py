@@ -81,6 +81,10 @@ def problems(folder: Path, size: str) -> list[Problem]:
         with AgentJournal.open(folder / name / "journal.sqlite", peer) as journal:
             known = {row.trade: row for row in journal.trades()}
         found += _check_journal(name, peer, known, rows)
+        for mine in known.values():
+            if mine.stage == "fetched" and not (folder / name / "deliveries" / mine.trade.hex() / "plain").exists():
+                sentence = f"the {name} says that it fetched {mine.trade.hex()[:8]} and has no such file"
+                found.append(Problem("paid_not_delivered", sentence))
         with _reading(folder / name / "journal.sqlite") as connection:
             if connection.execute("SELECT count(*) FROM evidence").fetchone() != (0,):
                 found.append(Problem("disagreement", f"the {name} holds evidence against its broker"))

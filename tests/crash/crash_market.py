@@ -22,7 +22,7 @@ from p2pmarket.appraisal.validation import Validation
 from p2pmarket.broker_node.appraiser import Appraiser, Finding, TaskBench
 from p2pmarket.broker_node.book import Submission
 from p2pmarket.market import MarketTerms, parse_terms
-from p2pmarket.messages import AskRequest, GainReport
+from p2pmarket.messages import AskRequest, GainReport, Unmatched
 from p2pmarket.models import build_model
 from p2pmarket.node.strategy import Strategy, Wallet
 from p2pmarket.parameters.packing import unpack
@@ -48,12 +48,15 @@ class Deal:
     """The ask goes with the snapshot; otherwise the seller is asked at every bid."""
 
 
+LOST_ASK = CREDIT // 3
+"""The delivery of a seller that asks this is lost at the broker once it was appraised: a purchase is refunded."""
 DEALS: Mapping[str, Deal] = {
     "standing": Deal(),
     "asked": Deal(standing=False),
     "declined": Deal(bid=None),
     "below": Deal(ask=2 * CREDIT),
     "raised": Deal(ask=2 * CREDIT, raised=3 * CREDIT),
+    "lost": Deal(ask=LOST_ASK),
 }
 """The kinds of trade of which every named place is reached in at least one."""
 
@@ -117,6 +120,9 @@ class SteadyAppraiser(Appraiser):
         ours, theirs = (unpack(path, schema=bench.schema) for path in (buyer_path, seller_path))
         halves = {name: (ours[name] + theirs[name]) / 2 for name in ours}
         half = torch.tensor(0.5)
+        delivery = self._pack(halves, buyer, out)
+        if seller.ask == LOST_ASK:
+            out.unlink()
         result = Appraisal(
             alpha=0.5, alignment="identity", plan=MergePlan("identity", "model", 0.5, dict.fromkeys(halves, half)),
             loss_before=1.0, loss_after=0.5, select_gain=0.5, gain=0.5, low=0.4, high=0.6,
@@ -124,7 +130,7 @@ class SteadyAppraiser(Appraiser):
             per_class=(), samples=32, delivered={}, left_out=(), reason="",
         )  # fmt: skip
         return Finding(
-            trade=trade, market=self._terms.name, buyer=buyer, seller=seller, delivery=self._pack(halves, buyer, out),
+            trade=trade, market=self._terms.name, buyer=buyer, seller=seller, delivery=delivery,
             data=bench.validation.digest, after=None, result=result, classes=(), groups=(), tasks=(),
         )  # fmt: skip
 
@@ -143,6 +149,9 @@ class Obedient(Strategy):
 
     def bid(self, report: GainReport, wallet: Wallet) -> int | None:
         return self.told.deal.bid
+
+    def raise_bid(self, report: GainReport, unmatched: Unmatched, last_bid: int, wallet: Wallet) -> int | None:
+        return self.told.deal.raised
 
     def standing_ask(self) -> int | None:
         return self.told.deal.ask if self.told.deal.standing else None

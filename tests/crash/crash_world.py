@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,10 @@ from crash_market import DEALS
 PARTIES = ("broker", "seller", "buyer")
 AGENTS = ("seller", "buyer")
 START_SECONDS = 60.0
-CYCLE_SECONDS = 60.0
+PATIENCE_SECONDS = 60.0
+"""For one cycle, until it counts as stuck."""
+LINGER_SECONDS = 0.8
+"""How long a place that was not reached is waited for: longer than between two looks of the broker at its deadlines."""
 QUIET_SECONDS = 3.0
 """After this, what is open is taken up by another visit."""
 _LOOK_SECONDS = 0.01
@@ -146,11 +149,20 @@ class World:
     """One market and its folder. Use it in a `with`."""
 
     def __init__(
-        self, server: ForkServer, folder: Path, *, size: str = "small", broken: str = "", follow: bool = False
-    ):
+        self,
+        server: ForkServer,
+        folder: Path,
+        *,
+        size: str = "small",
+        broken: str = "",
+        follow: bool = False,
+        patience_s: float = PATIENCE_SECONDS,
+    ) -> None:
+        """:param broken: name of the build that all three run (crash_broken)"""
         folder.mkdir(parents=True, mode=0o700)
         self.folder = folder
         self.size = size
+        self.patience_s = patience_s
         self._server = server
         self._broken = broken
         self._follow = follow
@@ -173,11 +185,12 @@ class World:
         """One visit of both agents, in which a party is killed and comes again, until all is quiet; then the books."""
         course = _Course(self, kill, DEALS[kill.deal if kill else "standing"].__dict__)
         before = settled(self.folder)
+        found = []
         try:
             course.run()
-            found = problems(self.folder, self.size)
         except _Stuck as stuck:
-            found = [Problem("stuck", f"{stuck} ({kill})")]
+            found.append(Problem("stuck", str(stuck)))
+        found += problems(self.folder, self.size)
         done = time.monotonic()
         recovery = course.visited - course.restarted if course.restarted else 0.0
         return Outcome(
@@ -185,7 +198,7 @@ class World:
         )
 
     def places(self) -> dict[str, list[str]]:
-        """What each living party has reached so far, where the world follows."""
+        """What each party has reached since this was asked last, where the world follows."""
         found = {}
         for party, peer in self._peers.items():
             peer.say(do="places")
@@ -265,11 +278,19 @@ class _Course:
         self.began = time.monotonic()
         self._until_quiet()
         if kill is not None and kill.place and not self.restarted:
+            self._linger()
             world.peer(kill.party).say(do="arm", orders="")
             while world.peer(kill.party).take("armed") is None:
                 if self._step():
                     self._until_quiet()  # it came late, and now it was killed
                     break
+
+    def _linger(self) -> None:
+        until = time.monotonic() + LINGER_SECONDS
+        while not self.restarted and time.monotonic() < until:
+            self._step()
+        if self.restarted:
+            self._until_quiet()
 
     def _start_anew(self, target: str, orders: str) -> None:
         for party in PARTIES:
@@ -314,8 +335,8 @@ class _Course:
         """
         world, kill = self._world, self._kill
         now = time.monotonic()
-        if now - self.began > CYCLE_SECONDS:
-            raise _Stuck(f"no rest after {CYCLE_SECONDS:.0f} s")
+        if now - self.began > world.patience_s:
+            raise _Stuck(f"no rest after {world.patience_s:.0f} s")
         wait = _LOOK_SECONDS
         if kill is not None and not kill.place and not self.restarted and self._open:
             wait = min(wait, self.began + kill.after_s - now)
@@ -341,10 +362,3 @@ class _Course:
         self._world.restart(party)
         if party in AGENTS and party not in self._to_come:
             self._visit(party)
-
-
-@contextlib.contextmanager
-def forked() -> Iterator[ForkServer]:
-    """A fork server that is gone afterwards."""
-    with ForkServer() as server:
-        yield server
