@@ -68,7 +68,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             2,
             "nowhere holds no broker's ledger; name the broker's folder with --state",
         ),
-        ("ledger verify --state nowhere", 2, "holds no broker's ledger"),
+        ("ledger audit --state nowhere", 2, "holds no broker's ledger"),
         ("ledger grant nonsense 5 --state nowhere", 2, "'nonsense' is not the peer id of an Ed25519 key"),
         ("identity show --state nowhere", 2, "make one with `p2pmarket identity create`"),
         ("identity restore no-key --state s", 2, "not an identity file"),

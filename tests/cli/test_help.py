@@ -30,10 +30,10 @@ ALL = list(commands(build_parser()))
 def test_the_commands_are_those_that_are_documented() -> None:
     assert {path[0] for path in ALL} == {
         "demo", "testnet", "node", "broker", "peer", "offers", "trades", "ledger", "identity", "doctor", "config",
-        "inspect",
+        "inspect", "verify",
     }  # fmt: skip
     assert {path[1] for path in ALL if path[0] == "ledger" and len(path) == 2} == {
-        "balances", "history", "grant", "verify",
+        "balances", "history", "grant", "limit", "audit", "export", "salvage",
     }  # fmt: skip
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,7 @@ from p2pmarket.cli import main
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.ledger.agent_journal import AgentJournal
+from p2pmarket.ledger.heads import head_of
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.messages import Ask, Bid, GainReport, Receipt
 from p2pmarket.units import CREDIT, now_ms
@@ -77,7 +81,7 @@ def test_granting_shows_in_balance_and_history(run: Run) -> None:
         "balance": 12_200_000,
     }
     assert run("ledger", "history")[-1]["memo"] == "prize"
-    assert run("ledger", "verify")["verified"] is True
+    assert run("ledger", "audit")["verified"] is True
 
 
 @pytest.mark.parametrize("amount", ["nonsense", "0.0000001", "nan", "1e40"])
@@ -96,19 +100,117 @@ def test_another_brokers_ledger_is_refused(run: Run, state: Path) -> None:
     assert "belongs to broker" in run("ledger", "balances", code=2)["sentence"]
 
 
-def test_verify_finds_what_was_changed_behind_its_back(
+def test_balances_show_what_is_held_and_the_limit(run: Run) -> None:
+    rows = {row["account"]: row for row in run("ledger", "balances")}
+    assert (rows[SELLER.peer_id]["held"], rows[AGENT.peer_id]["held"]) == ("2.00", "0.00")
+    assert run("ledger", "limit", AGENT.peer_id, "4.50") == {"account": AGENT.peer_id, "day_limit": 4_500_000}
+    assert {row["account"]: row["day limit"] for row in run("ledger", "balances")}[AGENT.peer_id] == "4.50"
+    assert run("ledger", "limit", AGENT.peer_id, "none")["day_limit"] is None
+    assert {row["day limit"] for row in run("ledger", "balances")} == {None}
+    assert run("ledger", "audit")["verified"] is True
+
+
+@pytest.mark.parametrize(("peer", "credits"), [(AGENT.peer_id, "much"), ("somebody", "5"), (AGENT.peer_id, "-1")])
+def test_nonsense_is_no_limit(run: Run, peer: str, credits: str) -> None:
+    assert run("ledger", "limit", peer, credits, code=2)["code"] == "bad-settings"
+
+
+def test_the_audit_finds_what_was_changed_behind_its_back(
     run: Run, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("ledger", "verify") == {"verified": True, "leaves": run("ledger", "verify")["leaves"], "problems": []}
+    told = run("ledger", "audit")
+    assert (told["verified"], told["problems"], told["notes"], told["broker_from"]) == (True, [], [], "identity")
+    assert (told["leaves"], told["trades"], told["accounts"], told["issued"]) == (3, 1, 3, 20 * CREDIT)
     with sqlite3.connect(state / "ledger.sqlite") as connection:
         connection.execute("UPDATE accounts SET balance = balance + 1 WHERE peer = ?", (AGENT.peer_id,))
     connection.close()
-    told = run("ledger", "verify", code=1)
+    told = run("ledger", "audit", code=1)
     assert told["verified"] is False
-    assert told["problems"]
-    assert main(["ledger", "verify", "--state", str(state)]) == 1
-    assert "problem" in capsys.readouterr().out
+    assert {problem["kind"] for problem in told["problems"]} == {"balance"}
+    assert main(["ledger", "audit", "--state", str(state)]) == 1
+    assert f"balance: the balance of {AGENT.peer_id} is 8000001" in capsys.readouterr().out
     assert run("ledger", "balances", code=3)["code"] == "journal-damaged"
+
+
+def test_an_auditor_needs_the_file_alone(
+    run: Run, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = run("ledger", "audit")["broker"]
+    alone = tmp_path / "copy" / "anything"
+    alone.parent.mkdir()
+    shutil.copy(state / "ledger.sqlite", alone)
+    told = run("ledger", "audit", "--file", str(alone))
+    assert (told["verified"], told["broker"], told["broker_from"]) == (True, broker, "file")
+    assert main(["ledger", "audit", "--file", str(alone)]) == 0
+    words = capsys.readouterr().out
+    assert "as the file itself claims" in words and "all is well" in words
+    assert run("ledger", "audit", "--file", str(alone), "--broker", broker)["broker_from"] == "given"
+    told = run("ledger", "audit", "--file", str(alone), "--broker", SELLER.peer_id, code=1)
+    assert "owner" in {problem["kind"] for problem in told["problems"]}
+    assert run("ledger", "audit", "--broker", "nobody", code=2)["code"] == "bad-settings"
+    assert [one.name for one in alone.parent.iterdir()] == ["anything"]
+
+
+def test_receipts_held_outside_show_a_log_that_was_put_back(run: Run, state: Path, tmp_path: Path) -> None:
+    held, older = tmp_path / "held", tmp_path / "older.sqlite"
+    shutil.copy(state / "ledger.sqlite", older)
+    run("trades", "--receipts", str(held))
+    run("ledger", "grant", AGENT.peer_id, "1")
+    with Ledger.open(state / "ledger.sqlite", Identity.load(state / "identity.key"), "digits") as ledger:
+        (held / "head.checkpoint").write_bytes(ledger.checkpoint())
+    (held / "rubbish.receipt").write_bytes(b"rubbish")
+    (held / "notes.txt").write_bytes(b"not looked at")
+    told = run("ledger", "audit", "--receipts", str(held))
+    assert (told["verified"], told["shown"], len(told["notes"])) == (True, 3, 1)
+    shutil.copy(older, state / "ledger.sqlite")
+    assert run("ledger", "audit")["verified"] is True, "an older copy is a ledger"
+    told = run("ledger", "audit", "--receipts", str(held), code=1)
+    assert [problem["kind"] for problem in told["problems"]] == ["cut"]
+    assert run("ledger", "audit", "--receipts", str(tmp_path / "none"), code=2)["code"] == "bad-data"
+
+
+def test_what_is_no_ledger_is_a_sentence(run: Run, state: Path) -> None:
+    (state / "ledger.sqlite").write_bytes(b"no ledger")
+    told = run("ledger", "audit", code=3)
+    assert told["code"] == "journal-damaged" and "ledger.sqlite" in told["sentence"]
+
+
+def test_salvage_tells_what_an_old_copy_has_forgotten(
+    run: Run, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = tmp_path / "held"
+    run("trades", "--receipts", str(held))
+    assert run("ledger", "salvage", str(held))["missing"] == []
+    broker, path = Identity.load(state / "identity.key"), state / "ledger.sqlite"
+    path.unlink()
+    with Ledger.open(path, broker, "digits") as ledger:
+        for peer in (AGENT, SELLER):
+            ledger.open_account(peer.peer_id, 10 * CREDIT)
+    before = path.read_bytes()
+    told = run("ledger", "salvage", str(held), *map(str, held.iterdir()))
+    assert [row["trade"] for row in told["missing"]] == [TRADE.hex()]
+    assert told["balances"][AGENT.peer_id] == {"now": 10 * CREDIT, "then": 8 * CREDIT}
+    assert told["balances"][SELLER.peer_id] == {"now": 10 * CREDIT, "then": 12 * CREDIT}
+    assert main(["ledger", "salvage", str(held), "--state", str(state)]) == 0
+    assert "begin a new market" in capsys.readouterr().out.lower()
+    assert path.read_bytes() == before
+    assert run("ledger", "salvage", str(held / "none"), code=2)["code"] == "bad-data"
+
+
+@pytest.mark.parametrize("format", ["csv", "beancount"])
+def test_export_of_a_ledger(
+    run: Run, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    out = tmp_path / "out"
+    run("ledger", "grant", AGENT.peer_id, "1", "--memo", "=1+1")
+    assert main(["ledger", "export", "--format", format, "--state", str(state)]) == 0
+    text = capsys.readouterr().out
+    assert main(["ledger", "export", "--format", format, "--state", str(state), "--out", str(out)]) == 0
+    assert main(["trades", "--export", format, "--state", str(state)]) == 0
+    assert capsys.readouterr().out == text
+    assert out.read_bytes().decode() == text
+    assert out.stat().st_mode & 0o077 == 0
+    assert ("'=1+1" in text) == (format == "csv")
 
 
 def test_trades_of_a_broker(run: Run, state: Path, tmp_path: Path) -> None:
@@ -134,3 +236,26 @@ def test_trades_of_an_agent_that_has_none(tmp_path: Path, capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out) == []
     assert main(["trades", "--state", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "no trades yet\n"
+
+
+def test_export_and_receipts_of_an_agent(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, held = tmp_path / "agent", tmp_path / "held"
+    folder.mkdir()
+    SELLER.save(folder / "identity.key")
+    broker = Identity.load(state / "identity.key")
+    with Ledger.open(state / "ledger.sqlite", broker, "digits") as ledger:
+        row, checkpoint = ledger.trade(TRADE), ledger.checkpoint()
+    assert row.receipt is not None and row.ask is not None
+    with AgentJournal.open(folder / "journal.sqlite", SELLER.peer_id) as journal:
+        journal.keep_receipt(broker.peer_id, row.receipt, row.ask)
+        journal.keep_head(broker.peer_id, "digits", head_of(checkpoint, broker.peer_id, "digits"))
+    assert main(["trades", "--export", "csv", "--state", str(folder)]) == 0
+    (line,) = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert (line["role"], line["change"], line["trade"]) == ("seller", "2.000000", TRADE.hex())
+    assert main(["trades", "--export", "beancount", "--state", str(folder)]) == 0
+    assert "Income:Parameters  -2.000000 CREDIT" in capsys.readouterr().out
+    assert main(["trades", "--receipts", str(held), "--state", str(folder), "--json"]) == 0
+    capsys.readouterr()
+    assert sorted(path.suffix for path in held.iterdir()) == [".checkpoint", ".receipt"]
+    assert main(["ledger", "audit", "--state", str(state), "--receipts", str(held)]) == 0
+    assert "2 shown from outside: all is well" in capsys.readouterr().out
