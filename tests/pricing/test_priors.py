@@ -106,7 +106,7 @@ def test_quantile_undoes_the_cdf(name: str) -> None:
 @everyone
 def test_cost_raises_the_reserve_and_never_above_what_is_lost(name: str) -> None:
     prior, _ = CASES[name]
-    reserves = [prior.reserve(cost) for cost in np.linspace(0, 12, 25)]
+    reserves = [prior.reserve(cost) for cost in (0, 0.1, 0.3, 0.6, 0.9, 1.5, 2.9, 6, 12)]
     assert all(before <= after * (1 + 1e-6) for before, after in zip(reserves, reserves[1:], strict=False))
     high = prior.support[1]
     if math.isfinite(high):
@@ -240,6 +240,14 @@ def test_mixture_against_a_grid() -> None:
         survival = np.vectorize(crowd.survival)
         _, earned = revenue_on_a_grid(survival, crowd.support[0], reach, cost, points=1501)
         assert (reserve - cost) * crowd.survival(reserve) >= earned * (1 - 1e-9)
+
+
+def test_mixture_looks_beyond_the_reserves_of_its_parts() -> None:
+    """Half of the first part's buyers pay 1.9; alone it does better at 1. With the second part, whose reserve is 1.54,
+    the best price is near 1.9, above both reserves."""
+    split, others = Beta(0.005, 0.005, 1, 1.9), Lognormal(math.log(2), 0.5)
+    assert split.reserve() == pytest.approx(1, abs=1e-3) and others.reserve() == pytest.approx(1.5437, abs=1e-4)
+    assert 1.85 < Mixture((1.0, 1.0), (split, others)).reserve() < 1.9
 
 
 def test_mixture_is_the_mean_of_its_parts() -> None:
