@@ -38,6 +38,8 @@ class Entry:
     size: int
     root: bytes
     proof: tuple[bytes, ...]
+    balances: tuple[int, ...]
+    """Of the accounts that it changed, after each change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +82,8 @@ def append(connection: sqlite3.Connection, leaf: Leaf, changes: Sequence[Change]
     connection.execute("INSERT INTO leaves (number, data) VALUES (?, ?)", (size, data))
     connection.executemany("INSERT INTO nodes VALUES (?, ?, ?)", full_subtrees(before, size, hashed))
     connection.execute("UPDATE head SET size = ?, peaks = ?", (size + 1, b"".join(after)))
-    for change in changes:
-        _move(connection, size, change)
-    return Entry(size, hashed, size + 1, root_of_peaks(after), tuple(reversed(before)))
+    balances = tuple([_move(connection, size, change) for change in changes])
+    return Entry(size, hashed, size + 1, root_of_peaks(after), tuple(reversed(before)), balances)
 
 
 def mint(connection: sqlite3.Connection, amount: int) -> None:
@@ -127,7 +128,7 @@ def unpack_peaks(packed: bytes) -> tuple[bytes, ...]:
     return tuple(packed[at : at + 32] for at in range(0, len(packed), 32))
 
 
-def _move(connection: sqlite3.Connection, leaf: int, change: Change) -> None:
+def _move(connection: sqlite3.Connection, leaf: int, change: Change) -> int:
     peer, amount, held = change
     row = connection.execute(
         "UPDATE accounts SET balance = balance + ?, held = held + ? WHERE peer = ? RETURNING balance",
@@ -137,4 +138,6 @@ def _move(connection: sqlite3.Connection, leaf: int, change: Change) -> None:
         row = connection.execute(
             "INSERT INTO accounts (peer, balance, held) VALUES (?, ?, ?) RETURNING balance", (peer, amount, held)
         ).fetchone()
-    connection.execute("INSERT INTO postings VALUES (?, ?, ?, ?)", (leaf, peer, amount, row[0]))
+    balance = int(row[0])
+    connection.execute("INSERT INTO postings VALUES (?, ?, ?, ?)", (leaf, peer, amount, balance))
+    return balance

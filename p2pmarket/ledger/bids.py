@@ -15,7 +15,7 @@ from p2pmarket.errors import Expired, RuleBroken
 from p2pmarket.ledger import mailbox, trades
 from p2pmarket.ledger.accounts import AccountBook
 from p2pmarket.ledger.balances import append
-from p2pmarket.ledger.evidence import check_address, check_buyer, check_running, check_signer, read_ask, verified
+from p2pmarket.ledger.evidence import check_address, check_buyer, check_running, read_ask, verified
 from p2pmarket.ledger.holds import check_spending, hold, release
 from p2pmarket.ledger.leaves import Ended
 from p2pmarket.ledger.trade import DECLINED, ENDS, PRICED, QUOTED, SETTLED, SUBMITTED, advance
@@ -90,7 +90,7 @@ class OpenTrades(AccountBook):
         bid = verified(data, Bid)
         with self.transaction("bid") as connection:
             row = trades.load(connection, bid.trade)
-            check_signer(data, row.buyer)
+            verified(data, Bid, row.buyer)
             if row.bid == data:
                 return row
             advance(row.state, "bid")
@@ -227,5 +227,4 @@ class OpenTrades(AccountBook):
         reply: its carelessness must not stop the trade."""
         assert row.bid is not None
         message_id = verified(row.bid, Bid).message_id
-        if mailbox.seen_reply(connection, row.buyer, message_id) is None:
-            mailbox.remember(connection, row.buyer, message_id, reply, now)
+        mailbox.remember_first(connection, row.buyer, message_id, reply, now)

@@ -18,26 +18,23 @@ from p2pmarket.units import format_credits
 M = TypeVar("M", bound=Signable)
 
 
-def verified(data: bytes, kind: type[M]) -> M:
-    """The record in signed bytes, whoever signed it. The bytes looked at last are remembered: one settlement asks
-    three times for the same bid, and they say the same each time.
+def verified(data: bytes, kind: type[M], signer: str | None = None) -> M:
+    """The record in signed bytes. What was looked at last is remembered, and that it verified: a settlement asks three
+    times for the same bid, and the bytes say the same each time.
 
-    :raises BadSignature, MalformedMessage: it does not verify, or is of another kind
+    :param signer: who must have signed it; None: whoever did
+    :raises BadSignature, MalformedMessage: it does not verify, is another's, or of another kind
     """
-    record = _verified(data, kind)
+    record, signed_by = _verified(data, kind)
+    if signer is not None and signer != signed_by:
+        raise BadSignature(f"this {kind.TYPE} is signed by {signed_by}, not by {signer}")
     assert isinstance(record, kind)
     return record
 
 
 @functools.lru_cache(maxsize=256)
-def _verified(data: bytes, kind: type[Signable]) -> Signable:
-    return verify(data, kind, signer=None)
-
-
-def check_signer(data: bytes, signer: str) -> None:
-    """:raises BadSignature: signed bytes name another signer"""
-    if signer_of(data) != signer:
-        raise BadSignature(f"this is signed by {signer_of(data)}, not by {signer}")
+def _verified(data: bytes, kind: type[Signable]) -> tuple[Signable, str]:
+    return verify(data, kind, signer=None), signer_of(data)
 
 
 def check_address(message: Bid | Ask, market: str, broker: str) -> None:
@@ -71,15 +68,13 @@ def read_ask(row: TradeRow, data: bytes, market: str, broker: str) -> tuple[int,
     :raises RuleBroken: code wrong-broker, wrong-snapshot, or no-ask
     """
     if type_of(data) == Submit.TYPE:
-        submit = verified(data, Submit)
-        check_signer(data, row.seller)
+        submit = verified(data, Submit, row.seller)
         if (submit.market, submit.snapshot) != (market, row.seller_snapshot):
             raise RuleBroken("the standing ask is for another snapshot", code="wrong-snapshot")
         if not submit.sell or submit.ask is None:
             raise RuleBroken("this snapshot has no standing ask; ask its seller", code="no-ask")
         return submit.ask, None
-    ask = verified(data, Ask)
-    check_signer(data, row.seller)
+    ask = verified(data, Ask, row.seller)
     check_address(ask, market, broker)
     if (ask.trade, ask.snapshot) != (row.trade, row.seller_snapshot):
         raise RuleBroken("the ask is for another trade or snapshot; answer the request again", code="wrong-snapshot")
@@ -94,7 +89,7 @@ def check_terms(row: TradeRow, price: int, fee: int, market: str, broker: str, n
     """
     if row.bid is None or row.ask is None:
         raise RuleBroken("a trade is settled by a bid and an ask; one of them is missing", code="no-ask")
-    bid = verified(row.bid, Bid)
+    bid = verified(row.bid, Bid, row.buyer)
     ask, ask_expires_ms = read_ask(row, row.ask, market, broker)
     if not (ask <= price <= bid.amount and 0 <= fee <= price):
         raise RuleBroken(

@@ -17,11 +17,11 @@ import sqlite3
 from p2pmarket.crypto.signing import sign
 from p2pmarket.errors import Expired, RuleBroken
 from p2pmarket.ledger import mailbox, trades
-from p2pmarket.ledger.balances import Change, append, balance_of
+from p2pmarket.ledger.balances import Change, append
 from p2pmarket.ledger.bids import OpenTrades
 from p2pmarket.ledger.evidence import check_buyer, check_terms
 from p2pmarket.ledger.holds import release_proceeds
-from p2pmarket.ledger.leaves import Ended, Refunded, settlement_of
+from p2pmarket.ledger.leaves import Ended, Refunded, Settled
 from p2pmarket.ledger.trade import (
     APPRAISED,
     DELIVERED,
@@ -72,7 +72,6 @@ class Ledger(OpenTrades):
             now = self._clock()
             bid = check_terms(row, price, fee, self.market, self._identity.peer_id, now)
             if bid.expires_ms > now:
-                row = trades.step(connection, row, "price", now)
                 return self._pay(connection, row, price, fee, fetch_before_ms, now)
             problem = Expired("the bid ran out before it could be settled; nothing moved")
             self._end(connection, row, "expire", problem.code, str(problem))
@@ -142,31 +141,30 @@ class Ledger(OpenTrades):
     ) -> Settlement:
         broker, proceeds = self._identity.peer_id, price - fee
         assert row.delivery is not None
-        draft = Receipt(
+        leaf = Settled(
             market=self.market, broker=broker, trade=row.trade, buyer=row.buyer, seller=row.seller, price=price,
-            fee=fee, delivery=row.delivery, settled_ms=now, leaf=bytes(32), index=0, log_size=0, root=bytes(32),
-            proof=(),
+            fee=fee, delivery=row.delivery, at_ms=now,
         )  # fmt: skip
         changes = (
             Change(row.buyer, -price, -row.bid_amount),
             Change(row.seller, proceeds, proceeds),
             Change(broker, fee, fee),
         )
-        entry = append(connection, settlement_of(draft), changes)
-        receipt = sign(
-            self._identity,
-            dataclasses.replace(
-                draft, leaf=entry.leaf, index=entry.index, log_size=entry.size, root=entry.root, proof=entry.proof
-            ),
-        )
+        entry = append(connection, leaf, changes)
+        word = Receipt(
+            market=leaf.market, broker=broker, trade=row.trade, buyer=row.buyer, seller=row.seller, price=price,
+            fee=fee, delivery=leaf.delivery, settled_ms=now, leaf=entry.leaf, index=entry.index, log_size=entry.size,
+            root=entry.root, proof=entry.proof,
+        )  # fmt: skip
+        receipt = sign(self._identity, word)
         after = trades.step(
-            connection, row, "settle", now, price=price, fee=fee, receipt=receipt, settled_ms=now,
+            connection, row, "price,settle", now, price=price, fee=fee, receipt=receipt, settled_ms=now,
             expires_ms=fetch_before_ms, fetch_before_ms=fetch_before_ms,
         )  # fmt: skip
-        deal = Deal(row.trade, price, receipt, balance_of(connection, row.buyer), fetch_before_ms)
-        reply = sign(self._identity, deal)
+        of_buyer, of_seller, _ = entry.balances
+        reply = sign(self._identity, Deal(row.trade, price, receipt, of_buyer, fetch_before_ms))
         self._answer(connection, after, reply, now)
-        sold = Sold(row.trade, row.seller_snapshot, price, fee, balance_of(connection, row.seller), receipt)
+        sold = Sold(row.trade, row.seller_snapshot, price, fee, of_seller, receipt)
         return Settlement(receipt, reply, mailbox.queue(connection, row.seller, sign(self._identity, sold)))
 
     def _keep(self, connection: sqlite3.Connection, row: TradeRow, event: str, reason: str) -> TradeRow:

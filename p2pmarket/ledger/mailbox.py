@@ -24,11 +24,18 @@ def remember(connection: sqlite3.Connection, sender: str, message_id: bytes, rep
 
     :raises RuleBroken: code replayed, when it has one already
     """
-    if seen_reply(connection, sender, message_id) is not None:
+    if not remember_first(connection, sender, message_id, reply, at_ms):
         raise RuleBroken(
             "a message with this id was answered before; use a fresh id for every message", code="replayed"
         )
-    connection.execute("INSERT INTO replies VALUES (?, ?, ?, ?)", (sender, message_id, reply, at_ms))
+
+
+def remember_first(connection: sqlite3.Connection, sender: str, message_id: bytes, reply: bytes, at_ms: int) -> bool:
+    """Binds a reply to a message that has none; False, and no change, where it has one."""
+    done = connection.execute(
+        "INSERT INTO replies VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", (sender, message_id, reply, at_ms)
+    )
+    return done.rowcount == 1
 
 
 def forget_replies(connection: sqlite3.Connection, before_ms: int) -> None:

@@ -7,6 +7,7 @@ An unknown trade raises RuleBroken `unknown-trade`; a step that the table does n
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sqlite3
 
 from p2pmarket.errors import RuleBroken
@@ -143,9 +144,11 @@ def step(
 ) -> TradeRow:
     """Moves a trade along the table and sets the columns in `changes`; the row after.
 
+    :param event: or several, with commas between them, where the trade does not rest in the states between
     :raises RuleBroken: code wrong-state, when the table does not allow it or the trade has moved since `row` was read
     """
-    after = dataclasses.replace(row, state=advance(row.state, event), changed_ms=now_ms, **changes)  # type: ignore[arg-type]
+    state = functools.reduce(advance, event.split(","), row.state)
+    after = dataclasses.replace(row, state=state, changed_ms=now_ms, **changes)  # type: ignore[arg-type]
     settings = ", ".join(f"{column} = ?" for column in ("state", "changed_ms", *changes))
     done = connection.execute(
         f"UPDATE trades SET {settings} WHERE trade = ? AND state = ?",
