@@ -18,6 +18,9 @@ MAX_DHT_VALUE_BYTES = 1024
 MAX_DHT_NESTING = 4
 MAX_DHT_RECORDS_PER_KEY = 256
 """Announcements a node keeps under one key; what is there is renewed, what is new waits."""
+MAX_DHT_LOGS = 256
+"""Brokers' logs of which a node keeps heads; what is there is renewed, what is new waits."""
+MAX_DHT_HEADS_PER_LOG = 64
 MAX_DHT_EXPIRY_SECONDS = 20 * 60
 ANNOUNCE_EXPIRY_SECONDS = 15 * 60
 ANNOUNCE_EVERY_SECONDS = 5 * 60

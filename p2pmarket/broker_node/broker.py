@@ -23,6 +23,7 @@ from p2pmarket.broker_node.clearing import Clearing
 from p2pmarket.broker_node.desk import Desk, last_word, level_of
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.broker_node.parcels import Parcels
+from p2pmarket.broker_node.witness import Witness
 from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.errors import ConnectionLost, MachineFault, MarketError, RuleBroken
@@ -83,6 +84,7 @@ class Broker:
             mail_waits=self._mail_waits,
             online=lambda peer: peer in self._sessions,
         )
+        self._witness = Witness(identity, terms.name, ledger, directory, clock)
         self._desk = Desk(
             identity=identity,
             keyring=keyring,
@@ -92,6 +94,7 @@ class Broker:
             ledger=ledger,
             book=self._book,
             clearing=self._clearing,
+            witness=self._witness,
             clock=clock,
         )
         self._parcels = Parcels(
@@ -111,6 +114,7 @@ class Broker:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._serving: set[asyncio.Task[Any]] = set()
+        self._working: list[asyncio.Task[None]] = []
         self._closed = False
         self.counts: Counter[str] = Counter()
         """What happened since the start: sessions, parcels, appraisals."""
@@ -127,13 +131,14 @@ class Broker:
         )
 
     async def start(self) -> None:
-        """Takes up what was under way, then serves."""
-        await self._ledger.run(self._recover)
-        await self._forget_ended()
+        """Takes up what was under way, then serves. A ledger that was rolled back is left alone; agents are told."""
+        await self._ledger.run(self._witness.look_back)
+        if not self._witness.rolled_back:
+            await self._ledger.run(self._recover)
+            await self._forget_ended()
+            self._working = [self._own(self._hold_rounds()), self._own(self._watch_deadlines())]
         await self._transport.serve(SESSIONS, self._until_closed(self._serve_session))
         await self._transport.serve(PARCELS, self._until_closed(self._parcels.serve))
-        self._own(self._hold_rounds())
-        self._own(self._watch_deadlines())
 
     async def close(self) -> None:
         """Stops serving; bids being cleared finish, everything else is taken up at the next start."""
@@ -185,6 +190,8 @@ class Broker:
             await write_frame(stream, Frame(Kind.REPLY, frame.number, welcome))
         except MarketError as error:
             log.log(level_of(error), "refused a session of %s: %s", peer, error)
+            if self._witness.rolled_back:
+                await self._stop_trading()  # whoever showed it, everybody hears of it
             if not isinstance(error, ConnectionLost):
                 await last_word(stream, self._identity, error)
             return
@@ -207,6 +214,13 @@ class Broker:
         finally:
             if self._sessions.get(peer) is session:
                 del self._sessions[peer]
+
+    async def _stop_trading(self) -> None:
+        """This ledger was rolled back: what is under way ends where it is, and everybody comes again to hear why."""
+        for task in self._working:
+            task.cancel()
+        for session in list(self._sessions.values()):
+            await session.close()
 
     def _mail_waits(self, peer: str) -> None:
         session = self._sessions.get(peer)
@@ -289,10 +303,11 @@ class Broker:
         unneeded = [folder for folder in self._snapshots.iterdir() if folder.name not in snapshots]
         return unneeded + [folder for folder in self._deliveries.iterdir() if folder.name not in deliveries]
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._disown)
+        return task
 
     def _disown(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

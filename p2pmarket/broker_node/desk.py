@@ -18,6 +18,7 @@ from p2pmarket.broker_node.book import Book
 from p2pmarket.broker_node.clearing import Clearing
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.broker_node.publishing import statistics_for
+from p2pmarket.broker_node.witness import Witness, proof_since, prove
 from p2pmarket.crypto.keyring import Keyring, verify_statement
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import check_fresh, sign, type_of, verify
@@ -33,6 +34,7 @@ from p2pmarket.errors import (
 )
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import ENDS, STATES
+from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import (
     PROTOCOL_VERSION,
@@ -41,6 +43,7 @@ from p2pmarket.messages import (
     Balance,
     BalanceRequest,
     Bid,
+    ConsistencyRequest,
     Decline,
     Delivered,
     Done,
@@ -114,9 +117,11 @@ class Desk:
         ledger: LedgerThread,
         book: Book,
         clearing: Clearing,
+        witness: Witness,
         clock: Clock,
     ) -> None:
         self._identity = identity
+        self._witness = witness
         self._keyring = keyring
         self._terms = terms
         self._signed_terms = sign(identity, terms)
@@ -133,6 +138,7 @@ class Desk:
             StatusRequest.TYPE: self._status,
             BalanceRequest.TYPE: self._balance,
             OffersRequest.TYPE: self._offers,
+            ConsistencyRequest.TYPE: self._consistency,
             StatisticsRequest.TYPE: self._statistics,
         }
         self._data = tuple(data[task.name] for task in terms.tasks)
@@ -154,7 +160,9 @@ class Desk:
         """Opens an agent's session: its Hello and the signed Welcome.
 
         :raises WrongVersion: another protocol version
-        :raises RuleBroken: another market, no account left, or outdated keys
+        :raises BadSignature, MalformedMessage: the head that it shows is not this broker's
+        :raises RuleBroken: another market, no account left, or outdated keys; rolled-back, where this ledger does not
+            continue the head that it shows
         """
         hello = verify(data, Hello, signer=peer)
         if hello.version != PROTOCOL_VERSION:
@@ -169,18 +177,18 @@ class Desk:
         now = self._clock()
         keys = verify_statement(hello.keys, peer=peer, now_ms=now)
 
-        def join(ledger: Ledger) -> tuple[int, bytes]:
-            with ledger.transaction() as db:
+        def join(ledger: Ledger) -> bytes:
+            shown = self._witness.check(ledger, hello.checkpoint)
+            with ledger.transaction("hello") as db:
                 self._book.remember_member(db, peer, keys.epoch, hello.keys, self._terms.max_agents, now)
+                acknowledged = ledger.acknowledged(peer)
                 if ledger.catch_up_mail(peer, hello.last_mail):
-                    log.warning("this ledger is older than what %s has seen of it: was a backup restored?", peer)
-                else:
-                    ledger.drop_mail(peer, hello.last_mail)
+                    log.warning("%s has seen more mail than this ledger sent: was a backup restored?", peer)
+                ledger.drop_mail(peer, hello.last_mail)
                 balance = ledger.open_account(peer, self._terms.opening_credit)
-            return balance, ledger.checkpoint()
+            return self._welcome(balance, now, *proof_since(ledger, shown), acknowledged)
 
-        balance, checkpoint = await self._ledger.run(join)
-        return hello, self._welcome(balance, now, checkpoint)
+        return hello, await self._ledger.run(join)
 
     def _sign_schemas(self, schemas: Mapping[str, Schema]) -> None:
         """Keeps the distinct schemas, signed, and which of them each task has.
@@ -294,12 +302,13 @@ class Desk:
         request = verify(data, StatusRequest, signer=peer)
 
         def read(ledger: Ledger) -> tuple[TradeStatus, ...]:
-            if request.trades:
+            if request.after is not None:
+                rows = ledger.settled_after(peer, request.after, MAX_STATUS)
+            elif request.trades:
                 rows = [ledger.trade(trade) for trade in request.trades]
             else:
                 rows = [row for state in STATES if state not in ENDS for row in ledger.trades(peer, state, MAX_STATUS)]
-            rows = [row for row in rows if peer in (row.buyer, row.seller)]
-            return tuple(TradeStatus(row.trade, row.state, row.price, row.receipt) for row in rows[:MAX_STATUS])
+            return tuple(_status_for(peer, row) for row in rows if peer in (row.buyer, row.seller))[:MAX_STATUS]
 
         return sign(self._identity, Status(trades=await self._ledger.run(read)))
 
@@ -314,6 +323,10 @@ class Desk:
     async def _offers(self, peer: str, data: bytes) -> bytes:
         verify(data, OffersRequest, signer=peer)
         return sign(self._identity, Offers(offers=await self._ledger.inside(self._book.offers)))
+
+    async def _consistency(self, peer: str, data: bytes) -> bytes:
+        request = verify(data, ConsistencyRequest, signer=peer)
+        return sign(self._identity, await self._ledger.run(prove, request))
 
     async def _statistics(self, peer: str, data: bytes) -> bytes:
         task = verify(data, StatisticsRequest, signer=peer).task
@@ -336,3 +349,9 @@ class Desk:
         self._check_market(market)
         if broker != self._identity.peer_id:
             raise RuleBroken("this message binds its sender to another broker", code="wrong-broker")
+
+
+def _status_for(peer: str, row: TradeRow) -> TradeStatus:
+    """A trade as one of its sides is told of it, with what that side itself signed."""
+    word = row.bid if peer == row.buyer else row.ask
+    return TradeStatus(row.trade, row.state, row.price, row.receipt, word)

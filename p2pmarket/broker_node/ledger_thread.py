@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from p2pmarket.errors import MarketError
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.threads import OwnThread
 
@@ -42,11 +43,18 @@ class LedgerThread(OwnThread[Ledger]):
     def __init__(self, make: Callable[[], Ledger]) -> None:
         super().__init__("ledger", make)
         self._waiting: deque[_Job] = deque()
+        self._stopped: MarketError | None = None
+
+    def stop(self, error: MarketError) -> None:
+        """Nothing is run on this ledger any more: everybody who asks gets `error`. May be called in any thread."""
+        self._stopped = error
 
     async def run(self, work: Callable[Concatenate[Ledger, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `work(ledger, ...)`, durable; once begun it finishes, even when the caller is cancelled."""
         if self._resource is None:
             raise RuntimeError("the ledger is not open")
+        if self._stopped is not None:
+            raise _again(self._stopped)
         job = _Job(functools.partial(work, self._resource, *args, **kwargs), Future())
         self._waiting.append(job)
         self._executor.submit(self._run_batch, self._resource)
@@ -93,9 +101,16 @@ class LedgerThread(OwnThread[Ledger]):
 
         :raises BaseException: what it raises, where the disk took the whole transaction with it
         """
+        if self._stopped is not None:
+            return None, _again(self._stopped)
         try:
             return job.call(), None
         except BaseException as error:
             if not connection.in_transaction:
                 raise
             return None, error
+
+
+def _again(error: MarketError) -> MarketError:
+    """The same error for another caller: one object would gather everybody's tracebacks."""
+    return type(error)(str(error), code=error.code)

@@ -20,7 +20,7 @@ from p2pmarket.messages import BrokerStatement
 
 SHARDS = 16
 BROKER_KEYS = tuple(f"p2pmarket/v1/brokers/{shard}" for shard in range(SHARDS))
-"""Every key under which anything may be published."""
+"""Every key under which brokers announce themselves."""
 
 
 def broker_key(market: str) -> str:

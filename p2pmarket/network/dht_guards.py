@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgpack
 
 from p2pmarket import limits
-from p2pmarket.errors import PeerFault
-from p2pmarket.network.announcement import check_announcement
+from p2pmarket.errors import MalformedMessage, PeerFault
+from p2pmarket.network.table import check_record, key_of_head
 from p2pmarket.units import Clock
 
 logger = logging.getLogger(__name__)
@@ -76,25 +76,29 @@ class Record(Protocol):
 
 
 class AnnouncementValidator:
-    """Lets a record into the table, or out of it, only where `check_announcement` does. Has the methods of hivemind's
+    """Lets a record into the table, or out of it, only where `check_record` does. Has the methods of hivemind's
     RecordValidatorBase; its place in a `CompositeValidator` would be `priority` 0.
 
-    :param keys: the key names by their hashed form
+    :param keys: the fixed key names by their hashed form
+    :param hashed: a key name's hashed form: those of heads are as many as there are logs, and follow from their values
     """
 
     priority = 0
 
-    def __init__(self, keys: Mapping[bytes, str], clock: Clock) -> None:
+    def __init__(self, keys: Mapping[bytes, str], clock: Clock, hashed: Callable[[str], bytes]) -> None:
         self._keys = keys
+        self._hashed = hashed
         self._clock = clock
 
     def validate(self, record: Record) -> bool:
         try:
-            key = self._keys[record.key]
             peer_id = _unpack(record.subkey, str)
             value = _unpack(record.value, bytes)
-            check_announcement(key, peer_id, value, record.expiration_time * 1000, self._clock())
-        except (KeyError, PeerFault) as error:
+            key = self._keys.get(record.key) or key_of_head(value)
+            if record.key not in self._keys and record.key != self._hashed(key):
+                raise MalformedMessage("a head stands under a key that is not its log's")
+            check_record(key, peer_id, value, record.expiration_time * 1000, self._clock())
+        except PeerFault as error:
             logger.debug("refused a DHT record: %s", error)
             return False
         except Exception:

@@ -329,7 +329,7 @@ class _Daemon:
                     node_id=DHTID.generate(source=peer_id.encode()),
                     initial_peers=settings.initial_peers,
                     client_mode=settings.client_mode,
-                    record_validator=AnnouncementValidator(_KEYS, clock),
+                    record_validator=AnnouncementValidator(_KEYS, clock, _hashed),
                     parallel_rpc=32,
                     wait_timeout=3,
                     # Announcements are few and short-lived: an answer from the network beats a stale one.
@@ -480,16 +480,25 @@ class _Storage(DHTLocalStorage):  # type: ignore[misc]
 
     def store_subkey(self, key: Any, subkey: Any, value: bytes, expiration_time: float) -> bool:
         kept = self.get(key)
+        announcements = key.to_bytes() in _KEYS
+        if kept is None and not announcements and len(self.data) >= limits.MAX_DHT_LOGS + len(_KEYS):
+            return False
         if kept is not None and isinstance(kept.value, DictionaryDHTValue):
             before = kept.value.get(subkey)
-            if before is None and len(kept.value) >= limits.MAX_DHT_RECORDS_PER_KEY:
+            most = limits.MAX_DHT_RECORDS_PER_KEY if announcements else limits.MAX_DHT_HEADS_PER_LOG
+            if before is None and len(kept.value) >= most:
                 return False
             if before is not None and expiration_time < before.expiration_time + 1.0:
                 return bool(expiration_time == before.expiration_time and value == before.value)
         return bool(super().store_subkey(key, subkey, value, expiration_time))
 
 
-_KEYS = {DHTID.generate(source=key).to_bytes(): key for key in BROKER_KEYS}
+def _hashed(key: str) -> bytes:
+    """A key's name as DHT records carry it."""
+    return bytes(DHTID.generate(source=key).to_bytes())
+
+
+_KEYS = {_hashed(key): key for key in BROKER_KEYS}
 
 
 async def _start_patiently(start: Callable[[], Awaitable[_Daemon]], timeout_seconds: float) -> _Daemon:

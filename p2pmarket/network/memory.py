@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from p2pmarket import limits
 from p2pmarket.errors import ConnectionLost, IdentityInUse, PeerFault, PeerUnreachable
-from p2pmarket.network.announcement import check_announcement
 from p2pmarket.network.memory_pipe import Pipe
 from p2pmarket.network.streams import StreamCaps, end_tasks, serve_stream
+from p2pmarket.network.table import check_record
 from p2pmarket.network.transport import StreamHandler
 from p2pmarket.units import Clock, now_ms
 
@@ -178,7 +178,7 @@ class MemoryTransport:
     async def publish(self, key: str, value: bytes, expires_ms: int) -> bool:
         now = self._network.clock()
         try:
-            check_announcement(key, self._peer_id, value, expires_ms, now)
+            check_record(key, self._peer_id, value, expires_ms, now)
         except PeerFault:
             return False
         if not self.present or expires_ms <= now:

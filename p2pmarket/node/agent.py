@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from p2pmarket import limits
 from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
+from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.errors import (
     ConnectionLost,
     MachineFault,
@@ -52,7 +53,9 @@ from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transfer import send_parcel
 from p2pmarket.network.transport import Transport
 from p2pmarket.node.buyer import Buyer
+from p2pmarket.node.gossip import Gossip
 from p2pmarket.node.link import BrokerLink, FindBrokers, Joined, Welcomed, again
+from p2pmarket.node.recovery import Recovery
 from p2pmarket.node.results import Purchase, TradeResult
 from p2pmarket.node.seller import Seller
 from p2pmarket.node.strategy import Strategy
@@ -82,6 +85,8 @@ class AsyncAgent:
         journal: OwnThread[AgentJournal],
         buyer: Buyer,
         seller: Seller,
+        recovery: Recovery,
+        gossip: Gossip,
         folder: Path,
         strategy: Strategy,
         codec: str,
@@ -95,6 +100,8 @@ class AsyncAgent:
         self._journal = journal
         self._buyer = buyer
         self._seller = seller
+        self._recovery = recovery
+        self._gossip = gossip
         self._outbox = private_folder(folder / "outbox")
         self._strategy = strategy
         self._codec = codec
@@ -151,9 +158,11 @@ class AsyncAgent:
                 link.take_mail(kind, hear)
             agent = cls(
                 identity=identity, keyring=keyring, link=link, journal=journal, buyer=buyer, seller=seller,
+                recovery=Recovery(link, journal), gossip=Gossip(transport, identity, market, link, journal, clock),
                 folder=folder, strategy=strategy, codec=codec, zstd=zstd, timeout_seconds=timeout_seconds, clock=clock,
             )  # fmt: skip
             link.start()
+            agent._gossip.start()
         except BaseException:
             await journal.close()
             raise
@@ -207,7 +216,12 @@ class AsyncAgent:
             except UserFault:
                 raise
             except MarketError as error:
+                if error.code == "contradiction":  # it is kept as evidence: not one word more to this broker
+                    log.error("%s", error)
+                    await self._link.leave(self.broker)
                 return self._seller.report(TradeResult(problem=str(error)))
+            finally:
+                self._gossip.news()
             if isinstance(model, nn.Module):
                 for purchase in result.bought:
                     load_in_place(model, purchase.parameters)
@@ -259,6 +273,7 @@ class AsyncAgent:
         self._closed = True
         if self._visit_task is not None:
             await end_tasks({self._visit_task})
+        await self._gossip.close()
         await self._link.close()
         await self._seller.close()
         await self._journal.close()
@@ -296,7 +311,9 @@ class AsyncAgent:
 
     async def _visit(self, snapshot: Mapping[str, Tensor], task: str, step: int) -> TradeResult:
         joined = await self._link.ready(self._timeout_seconds)
+        await self._recovery.learn(joined)
         await self._buyer.settle_open(joined)
+        await self._recovery.clear_up(joined)
         task = task or joined.terms.tasks[0].name
         await asyncio.to_thread(_check_own, joined, snapshot, task)
         submission = secrets.token_bytes(16)
@@ -316,7 +333,8 @@ class AsyncAgent:
         folder = self._outbox / submission.hex()
         outgoing = await asyncio.to_thread(self._seal, joined, folder, submission, snapshot, task, step)
         context = outgoing.context
-        await self._link.request(
+        submit = sign(
+            self._identity,
             Submit(
                 message_id=secrets.token_bytes(16),
                 market=joined.terms.name,
@@ -332,9 +350,9 @@ class AsyncAgent:
                 sell_groups=self._strategy.sell_groups,
                 issued_ms=self._clock(),
             ),
-            Accepted,
-            broker=joined.broker,
         )
+        await self._journal.run(AgentJournal.keep_ask, joined.broker, submit)
+        verify(await self._link.exchange(submit, joined.broker), Accepted, signer=joined.broker)
 
         async def upload() -> None:
             stream = await self._link.parcel_stream(Upload(secrets.token_bytes(16), submission), joined.broker)

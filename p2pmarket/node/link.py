@@ -3,7 +3,8 @@
 Knows: how to find the broker, greet it, ask again with the same bytes after a break, and resume a parcel.
 Refuses to know: what is traded (agent, buyer, seller). A request that cannot be answered in its time raises
 `ConnectionLost`; what the broker refuses raises `Refused` with its code and sentence. What was begun with one broker is
-never sent to another that the link joined since: `BrokerChanged`.
+never sent to another that the link joined since: `BrokerChanged`. A broker whose log does not continue what it showed
+before is left for another one, and stays left (`accuse`).
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from p2pmarket.errors import (
     NetworkFault,
     PeerFault,
     Refused,
+    RuleBroken,
 )
+from p2pmarket.ledger.agent_book import distrust_sentence
 from p2pmarket.ledger.agent_journal import AgentJournal
+from p2pmarket.ledger.heads import Head, head_of
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import (
     PROTOCOL_VERSION,
@@ -49,6 +53,7 @@ from p2pmarket.network.names import PARCELS, SESSIONS
 from p2pmarket.network.session import Session, read_frame, write_frame
 from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream, Transport
+from p2pmarket.node import witness
 from p2pmarket.parcel import Schema
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock
@@ -74,8 +79,19 @@ LOOKUPS = 3
 STEADY_SECONDS = 10.0
 """A session that lasted this long was no failed attempt."""
 
-FINAL_CODES = frozenset({"wrong-version", "unknown-market", "market-full", "old-keys", "bad-signature"})
-"""Refusals of a Hello that trying again does not mend."""
+FINAL_CODES = frozenset(
+    {
+        "wrong-version",
+        "unknown-market",
+        "market-full",
+        "old-keys",
+        "bad-signature",
+        "rolled-back",
+        "contradiction",
+        "distrusted",
+    }
+)
+"""Why there is no session, where trying again at once does not mend it."""
 
 
 class Joined:
@@ -148,6 +164,7 @@ class BrokerLink:
         self._failure: MarketError | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._rolled_back: set[str] = set()
         self.joined: Joined | None = None
         """The market as the broker last described it; None before the first Welcome."""
 
@@ -248,6 +265,18 @@ class BrokerLink:
             await stream.close()
             raise
 
+    async def accuse(self, broker: str, reason: str, *bodies: bytes) -> RuleBroken:
+        """Keeps signed bytes as evidence against a broker and leaves it for good; what to raise."""
+        error = await self._journal.run(AgentJournal.accuse, broker, reason, *bodies)
+        await self.leave(broker)
+        return error
+
+    async def leave(self, broker: str) -> None:
+        """Ends the session with this broker, where it is the one joined; the next Hello begins from what is kept."""
+        session = self._session
+        if session is not None and session.peer_id == broker:
+            await self._drop(session)
+
     async def close(self) -> None:
         """Ends the session; what waits for it raises ConnectionLost."""
         self._closed = True
@@ -284,7 +313,8 @@ class BrokerLink:
                 if attempt >= LOOKUPS - 1:
                     self._fail(error)
             except MarketError as error:
-                log.info("session with the broker: %s", error)
+                contradiction = error.code == "contradiction"
+                log.log(logging.ERROR if contradiction else logging.INFO, "session with the broker: %s", error)
                 self._fail(error)
             except Exception as error:  # the link must outlive a bug in one mail, and say so
                 log.exception("the session failed")
@@ -309,23 +339,35 @@ class BrokerLink:
         self._changed.set()
 
     async def _connect(self) -> Session:
-        """A session with the first broker that welcomes this agent; with the one it knows once it knows one."""
+        """A session with the first broker that welcomes this agent; with the one it knows once it knows one, unless
+        that one's ledger was rolled back or it is not trusted any more.
+        """
         statements = await self._find()
-        if self.joined is not None:
-            statements = [each for each in statements if each.broker == self.joined.broker] or statements
+        distrusted = await self._journal.run(AgentJournal.distrusted)
+        trusted = [each for each in statements if each.broker not in distrusted]
+        if statements and not trusted:
+            broker = statements[0].broker
+            raise RuleBroken(distrust_sentence(broker, distrusted[broker]), code="distrusted")
+        if self.joined is not None and self.joined.broker not in self._rolled_back:
+            trusted = [each for each in trusted if each.broker == self.joined.broker] or trusted
         failure: MarketError | None = None
-        for statement in statements:
+        for statement in sorted(trusted, key=lambda each: each.broker in self._rolled_back):
             try:
-                return await self._greet(statement)
+                session = await self._greet(statement)
             except MarketError as error:
                 failure = failure or error
+                if error.code == "rolled-back":
+                    self._rolled_back.add(statement.broker)
+            else:
+                self._rolled_back.discard(statement.broker)
+                return session
         raise failure or MarketNotFound(f"no broker of the market {self._market!r} was found")
 
     async def _greet(self, statement: BrokerStatement) -> Session:
         broker = statement.broker
         stream = await self._transport.open(broker, SESSIONS, statement.addresses)
         try:
-            last_mail = await self._journal.run(AgentJournal.last_mail, broker)
+            last_mail, shown = await self._journal.run(_what_is_kept, broker, self._market)
             hello = Hello(
                 message_id=secrets.token_bytes(16),
                 version=PROTOCOL_VERSION,
@@ -333,11 +375,14 @@ class BrokerLink:
                 keys=self._keyring.statement,
                 issued_ms=self._clock(),
                 last_mail=last_mail,
+                checkpoint=shown.body if shown is not None else None,
             )
             await write_frame(stream, Frame(Kind.REQUEST, 1, sign(self._identity, hello)))
             reply = await read_frame(stream)
             _raise_refusal(reply.body, broker)
-            joined = Joined(verify(reply.body, Welcome, signer=broker), broker, self._clock())
+            welcome = verify(reply.body, Welcome, signer=broker)
+            joined = Joined(welcome, broker, self._clock())
+            await self._check_log(welcome, broker, shown, reply.body)
             if self._welcomed is not None:
                 await self._welcomed(joined.keys)
         except BaseException:
@@ -348,6 +393,29 @@ class BrokerLink:
         self._changed.set()
         return session
 
+    async def _check_log(self, welcome: Welcome, broker: str, shown: Head | None, reply: bytes) -> None:
+        """Keeps what a Welcome says of the broker's log, and what it says of this journal.
+
+        :raises PeerFault: it is not the log that was shown before; code contradiction, and then that is kept
+        """
+        found = head_of(welcome.checkpoint, broker, self._market)
+        problem = witness.of_welcome(shown, found, welcome.consistency)
+        if problem:
+            bodies = (shown.body, welcome.checkpoint, reply) if shown is not None else (welcome.checkpoint, reply)
+            raise await self.accuse(broker, problem, *bodies)
+
+        def keep(journal: AgentJournal) -> bool:
+            journal.keep_head(broker, self._market, found)
+            if shown is not None:
+                journal.keep_proof(broker, self._market, shown, found)
+            return journal.note_lost(broker, welcome.acknowledged)
+
+        if await self._journal.run(keep):
+            log.warning(
+                "the broker has sent this agent more than its journal knows: the journal is an old copy, or a new one; "
+                "what is missing is asked for"
+            )
+
     async def _take(self, session: Session, number: int, body: bytes) -> None:
         """Hears one mail, then counts it as kept, then tells the broker: in this order nothing is lost."""
         broker = session.peer_id
@@ -356,6 +424,8 @@ class BrokerLink:
             if hear is not None and number > await self._journal.run(AgentJournal.last_mail, broker):
                 await hear(broker, body)
         except PeerFault as error:
+            if error.code == "contradiction":  # kept as evidence; the session ends with it
+                raise
             log.warning("mail %d of the broker breaks a rule and is passed over: %s", number, error)
         await self._journal.run(AgentJournal.keep_mail, broker, number)
         await session.acknowledge(number)
@@ -386,6 +456,11 @@ async def again(work: Callable[[], Awaitable[T]]) -> T:
 def pause_before(attempt: int) -> float:
     """Seconds to wait before another attempt, a little different for everybody."""
     return RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)] * random.uniform(0.8, 1.2)
+
+
+def _what_is_kept(journal: AgentJournal, broker: str, market: str) -> tuple[int, Head | None]:
+    """The number of the last mail, and the largest head of the broker's log."""
+    return journal.last_mail(broker), next(iter(journal.heads(broker, market)), None)
 
 
 def _check_broker(expected: str, broker: str) -> None:

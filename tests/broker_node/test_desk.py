@@ -37,6 +37,7 @@ def desk_for(tensors: int, folder: Path) -> Desk:
         ledger=unused,
         book=unused,
         clearing=unused,
+        witness=unused,
         clock=now_ms,
     )
 

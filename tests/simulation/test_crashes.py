@@ -27,7 +27,7 @@ from p2pmarket.simulation.market import MarketInMemory
 
 AGENTS = ("left", "right")
 PARTIES = ("broker", *AGENTS)
-MOST_STEPS = {("broker", "write"): 30, ("broker", "commit"): 100, ("agent", "write"): 16, ("agent", "commit"): 22}
+MOST_STEPS = {("broker", "write"): 36, ("broker", "commit"): 100, ("agent", "write"): 19, ("agent", "commit"): 30}
 """Steps of a round with two purchases; a test holds them against a run that counts."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -577,30 +576,6 @@ async def test_replies_and_old_submissions_go_when_nobody_can_need_them(open_mar
         await market.running.ledger.run(forget, now_ms() + 3_600_000)
         assert await market.running.ledger.run(counts) == (0, 1)
         assert await market.running.ledger.inside(market.running.broker._book.last_round) >= 2
-
-
-async def test_a_restored_older_ledger_does_not_silence_its_agents(
-    open_market: OpenMarket, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Mail is numbered on from what each agent has seen; else agents would pass over all of it, without a word."""
-    async with open_market() as market:
-        agents = [await market.start_agent(name) for name in ("a", "b")]
-        ledger = market.folder / "broker" / "ledger.sqlite"
-
-        async def visit() -> list[str]:
-            results = await asyncio.gather(agents[0].trade(left()), agents[1].trade(right()))
-            return [result.problem for result in results]
-
-        assert await visit() == ["", ""]
-        await market.stop_broker()
-        shutil.copy(ledger, tmp_path / "backup")
-        await market.start_broker()
-        assert await visit() == ["", ""]
-        await market.stop_broker()
-        shutil.copy(tmp_path / "backup", ledger)
-        await market.start_broker()
-        assert await visit() == ["", ""]
-        assert "was a backup restored?" in caplog.text
 
 
 async def test_a_round_that_this_machine_could_not_hold_is_held_again(
