@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 
@@ -27,7 +27,7 @@ class OwnThread(Generic[R]):
 
     def __init__(self, name: str, make: Callable[[], R]) -> None:
         """:param make: makes the resource, in the thread"""
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._executor = _own_executor(name)
         self._make = make
         self._resource: R | None = None
 
@@ -52,3 +52,13 @@ class OwnThread(Generic[R]):
             resource, self._resource = self._resource, None
             await asyncio.get_running_loop().run_in_executor(self._executor, resource.close)
         self._executor.shutdown()
+
+
+def _own_executor(name: str) -> Executor:
+    """A thread; or what the running loop has in its place, where it knows no threads (simulation/virtual.py)."""
+    try:
+        make = getattr(asyncio.get_running_loop(), "own_executor", None)
+    except RuntimeError:
+        make = None
+    executor: Executor = make(name) if make else ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+    return executor

@@ -2,14 +2,21 @@
 
 Knows: how to set the roles up, break them off without notice, and start them again from their folders. Refuses to know:
 what the market decides. Parties that vanish are data (`network.memory.Fault`), so a run can be repeated exactly.
+
+In a `VirtualLoop` each party runs in a `Life` of its own and `crash` ends it at once, wherever it is; in any other loop
+a party can only be stopped.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from p2pmarket import limits
+from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.broker_node.broker import Broker
 from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.broker_node.service import build_appraiser, statement_for
@@ -22,8 +29,11 @@ from p2pmarket.market import MarketTerms
 from p2pmarket.messages import BrokerStatement, KeyStatement
 from p2pmarket.network.directory import PeerBook, announce_once, find_brokers, note_welcome
 from p2pmarket.network.memory import Fault, MemoryNetwork, MemoryTransport
-from p2pmarket.node.agent import AsyncAgent
+from p2pmarket.network.streams import end_tasks
+from p2pmarket.node.agent import AsyncAgent, Tradable
+from p2pmarket.node.results import TradeResult
 from p2pmarket.node.strategy import Strategy
+from p2pmarket.simulation.lives import Ended, Life, Watch
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock, now_ms
 
@@ -36,6 +46,8 @@ class RunningBroker:
     ledger: LedgerThread
     transport: MemoryTransport
     peer_id: str
+    life: Life
+    announcing: asyncio.Task[None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +57,7 @@ class RunningAgent:
     agent: AsyncAgent
     book: OwnThread[PeerBook]
     transport: MemoryTransport
+    life: Life
 
 
 class MarketInMemory:
@@ -59,13 +72,24 @@ class MarketInMemory:
         faults: Sequence[Fault] = (),
         clock: Clock = now_ms,
         seed: int = 0,
+        appraiser: Appraiser | None = None,
+        network: MemoryNetwork | None = None,
+        skews_ms: Mapping[str, int] | None = None,
+        watch: Watch = lambda life, what: None,
     ) -> None:
-        """:param validation: the broker's data for each task of the terms"""
+        """
+        :param validation: the broker's data for each task of the terms; not needed with an `appraiser`
+        :param network: to share with others, or one that has weather; then `faults` are its own
+        :param skews_ms: how far each party's clock is ahead of `clock`, by name
+        :param watch: told each step of each party's process (lives.Life)
+        """
         self.terms = terms
         self.folder = folder
-        self.network = MemoryNetwork(clock, faults)
+        self.network = network or MemoryNetwork(clock, faults)
         self._clock = clock
-        self._appraiser = build_appraiser(terms, validation, device="cpu", seed=seed)
+        self._skews_ms = dict(skews_ms or {})
+        self._watch = watch
+        self._appraiser = appraiser or build_appraiser(terms, validation, device="cpu", seed=seed)
         self._running: RunningBroker | None = None
         self._agents: dict[str, RunningAgent] = {}
 
@@ -88,27 +112,47 @@ class MarketInMemory:
         assert self._running is not None
         return self._running
 
+    def clock_of(self, name: str) -> Clock:
+        """A party's own clock."""
+        ahead_ms = self._skews_ms.get(name, 0)
+        return lambda: self._clock() + ahead_ms
+
     async def start_broker(self) -> RunningBroker:
-        """Starts the broker on what its folder holds and announces it."""
-        folder = private_folder(self.folder / "broker")
+        """Starts the broker on what its folder holds and announces it.
+
+        :raises Ended: it crashed while it started
+        """
+        folder, clock = private_folder(self.folder / "broker"), self.clock_of("broker")
         identity = self.identity("broker")
-        transport = self.network.join(identity.peer_id)
-        ledger = LedgerThread(lambda: Ledger.open(folder / "ledger.sqlite", identity, self.terms.name, self._clock))
-        await ledger.open()
-        broker = Broker(
-            transport=transport,
-            identity=identity,
-            keyring=Keyring.open(folder / "keys", identity, self._clock),
-            terms=self.terms,
-            ledger=ledger,
-            appraiser=self._appraiser,
-            directory=folder,
-            clock=self._clock,
+        draw = secrets.token_bytes  # that of this moment: chance.seeded may have replaced it
+        ledger = LedgerThread(
+            lambda: Ledger.open(folder / "ledger.sqlite", identity, self.terms.name, clock, token_bytes=draw)
         )
-        await broker.start()
-        statement = statement_for("simulated", self.terms, identity, await transport.addresses(), self._clock)
-        await announce_once(transport, statement, clock=self._clock)
-        self._running = RunningBroker(broker, ledger, transport, identity.peer_id)
+        transport, life = self._join("broker", identity)
+
+        async def start() -> RunningBroker:
+            await ledger.open()
+            broker = Broker(
+                transport=transport,
+                identity=identity,
+                keyring=Keyring.open(folder / "keys", identity, clock),
+                terms=self.terms,
+                ledger=ledger,
+                appraiser=self._appraiser,
+                directory=folder,
+                clock=clock,
+            )
+            await broker.start()
+            await self._announce(transport, identity, clock)
+            announcing = asyncio.ensure_future(self._keep_announcing(transport, identity, clock))
+            return RunningBroker(broker, ledger, transport, identity.peer_id, life, announcing)
+
+        try:
+            self._running = await life.within(start())
+        except Ended:
+            await life.buried()
+            await ledger.close()
+            raise
         return self._running
 
     async def stop_broker(self) -> None:
@@ -117,6 +161,7 @@ class MarketInMemory:
             return
         running, self._running = self._running, None
         await running.transport.close()
+        await end_tasks({running.announcing})
         await running.broker.close()
         await running.ledger.close()
 
@@ -124,32 +169,44 @@ class MarketInMemory:
         self, name: str, strategy: Strategy | None = None, *, codec: str = "none", timeout_seconds: float = 60.0
     ) -> AsyncAgent:
         """Starts an agent on what its folder holds."""
-        folder = private_folder(self.folder / name)
+        folder, clock = private_folder(self.folder / name), self.clock_of(name)
         identity = self.identity(name)
-        transport = self.network.join(identity.peer_id)
-        book = OwnThread("peer-book", lambda: PeerBook(folder / "peers.sqlite"))
-        await book.open()
+        transport, life = self._join(name, identity)
 
-        async def find() -> Sequence[BrokerStatement]:
-            return await find_brokers(transport, self.terms.name, book, clock=self._clock)
+        async def start() -> RunningAgent:
+            book = OwnThread("peer-book", lambda: PeerBook(folder / "peers.sqlite"))
+            await book.open()
 
-        async def welcomed(keys: KeyStatement) -> None:
-            await note_welcome(book, self.terms.name, keys, clock=self._clock)
+            async def find() -> Sequence[BrokerStatement]:
+                return await find_brokers(transport, self.terms.name, book, clock=clock)
 
-        agent = await AsyncAgent.over(
-            transport,
-            market=self.terms.name,
-            identity=identity,
-            find=find,
-            welcomed=welcomed,
-            folder=folder,
-            strategy=strategy,
-            codec=codec,
-            timeout_seconds=timeout_seconds,
-            clock=self._clock,
-        )
-        self._agents[name] = RunningAgent(agent, book, transport)
-        return agent
+            async def welcomed(keys: KeyStatement) -> None:
+                await note_welcome(book, self.terms.name, keys, clock=clock)
+
+            agent = await AsyncAgent.over(
+                transport,
+                market=self.terms.name,
+                identity=identity,
+                find=find,
+                welcomed=welcomed,
+                folder=folder,
+                strategy=strategy,
+                codec=codec,
+                timeout_seconds=timeout_seconds,
+                clock=clock,
+            )
+            return RunningAgent(agent, book, transport, life)
+
+        self._agents[name] = await life.within(start())
+        return self._agents[name].agent
+
+    async def visit(self, name: str, model: Tradable, *, step: int | None = None) -> TradeResult:
+        """One visit of an agent, in its own process.
+
+        :raises Ended: it crashed meanwhile
+        """
+        running = self._agents[name]
+        return await running.life.within(running.agent.trade(model, step=step))
 
     async def stop_agent(self, name: str) -> None:
         """Stops an agent without a word to the broker; its folder stays."""
@@ -157,6 +214,23 @@ class MarketInMemory:
         await running.transport.close()
         await running.agent.close()
         await running.book.close()
+
+    async def crash(self, name: str) -> None:
+        """Ends a party's process where it is, as a kill does: the broker's, or an agent's. One that has ended is fine.
+
+        Afterwards the party can be started again from its folder. Needs a VirtualLoop.
+        """
+        life = self.life(name)
+        life.end()
+        await life.buried()
+        if name == "broker":
+            await self.stop_broker()
+        else:
+            await self.stop_agent(name)
+
+    def life(self, name: str) -> Life:
+        """A party's process."""
+        return self.running.life if name == "broker" else self._agents[name].life
 
     def agent(self, name: str) -> AsyncAgent:
         """The agent of that name that runs now."""
@@ -170,3 +244,18 @@ class MarketInMemory:
     async def problems(self) -> Sequence[str]:
         """What the ledger's own check finds wrong; empty when all is well."""
         return (await self.running.ledger.run(Ledger.verify)).problems
+
+    def _join(self, name: str, identity: Identity) -> tuple[MemoryTransport, Life]:
+        """A party's presence on the network and its new process."""
+        life = Life(name, self._watch)
+        life.on_end.append(lambda: self.network.vanish(identity.peer_id))
+        return self.network.join(identity.peer_id), life
+
+    async def _announce(self, transport: MemoryTransport, identity: Identity, clock: Clock) -> None:
+        statement = statement_for("simulated", self.terms, identity, await transport.addresses(), clock)
+        await announce_once(transport, statement, clock=clock)
+
+    async def _keep_announcing(self, transport: MemoryTransport, identity: Identity, clock: Clock) -> None:
+        while True:
+            await asyncio.sleep(limits.ANNOUNCE_EVERY_SECONDS)
+            await self._announce(transport, identity, clock)

@@ -4,8 +4,8 @@ Knows: timers, tasks, work for threads. Refuses to know: sockets, signals, subpr
 ever waited for, so a run is a function of its coroutine and its seeds. A loop in which nothing is ready and no timer
 runs would wait for ever: `Deadlock`, which says what waits.
 
-* `run_in_executor` (so `asyncio.to_thread`, `OwnThread`) does the work at once, in the loop's thread; its caller hears
-  of it `work_seconds()` later, callers of one executor in the order of their calls.
+* Work for executors (`asyncio.to_thread`, `OwnThread`) is done in the loop's thread, without threads: one executor's in
+  the order it was given, after `work_seconds()`, and its callers hear of it so much later again.
 * Tasks and futures hash by the order of their making, so that sets of them have the same order in every process.
 * A `Life` (lives.py) is a party's process: what runs in one stops for good when it ends.
 
@@ -15,6 +15,8 @@ Linux and macOS; the same on every Python from 3.10 on only where asyncio itself
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import contextvars
 import itertools
 import math
@@ -79,13 +81,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, *, start_ms: int = START_MS, work_seconds: Callable[[], float] = lambda: 0.0) -> None:
         """
         :param start_ms: UTC at time 0
-        :param work_seconds: drawn for each piece of work given to an executor: how long its caller waits
+        :param work_seconds: drawn twice for each piece of work given to an executor: how long it waits for its turn,
+            and how long its caller waits for the result
         """
         self._jump = _Jump()
         super().__init__(self._jump)
         self._start_ms = start_ms
         self._work_seconds = work_seconds
-        self._heard: weakref.WeakKeyDictionary[Executor, float] = weakref.WeakKeyDictionary()
+        self._turn: weakref.WeakKeyDictionary[Executor, float] = weakref.WeakKeyDictionary()
         self._numbers = itertools.count(1)
         self.set_task_factory(_make_task)
 
@@ -104,36 +107,84 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
-        """Does the work now; the future is done `work_seconds()` later.
+        """Does the work in its turn, in this thread.
 
         :raises asyncio.CancelledError: the life it is done for has ended
         """
-        life = CURRENT.get()
         future = self.create_future()
-        result: Any = None
-        problem: BaseException | None = None
-        try:
-            if life is not None:
-                life.step("work")
+
+        def work() -> None:
+            if future.cancelled():
+                return
             try:
-                result = func(*args)
+                outcome: tuple[Any, BaseException | None] = func(*args), None
             except Gone:
                 raise
             except BaseException as error:
-                problem = error
-            if life is not None:
-                life.step("done")
-        except Gone:
-            raise asyncio.CancelledError from None
-        when = self.time() + self._work_seconds()
+                outcome = None, error
+            self._in_turn(executor, lambda: _settle(future, *outcome))
+
+        self._do(executor, work)
+        return future
+
+    def own_executor(self, name: str) -> Executor:
+        """Takes the place of an executor with one thread (threads.py)."""
+        return _Inline(self)
+
+    def _do(self, executor: Executor | None, work: Callable[[], None]) -> None:
+        """Does a process's work in the executor's turn, unless the process has ended by then.
+
+        :raises asyncio.CancelledError: it has ended already
+        """
+        life = CURRENT.get()
+        if life is not None and life.ended:
+            raise asyncio.CancelledError
+
+        def run() -> None:
+            with contextlib.suppress(Gone):
+                if life is not None:
+                    life.step("work")
+                work()
+                if life is not None:
+                    life.step("done")
+
+        self._in_turn(executor, run)
+
+    def _in_turn(self, executor: Executor | None, what: Callable[[], None]) -> None:
+        """Does something after a drawn time, and after everything that waits for the same executor."""
+        delay = self._work_seconds()
+        when = self.time() + delay
         if executor is not None:
             # Never the same moment twice: timers of one moment have no order.
-            when = max(when, math.nextafter(self._heard.get(executor, 0.0), math.inf))
-            self._heard[executor] = when
-        if when <= self.time():
-            self.call_soon(_settle, future, result, problem)
-        else:
-            self.call_at(when, _settle, future, result, problem)
+            when = max(when, math.nextafter(self._turn.get(executor, 0.0), math.inf))
+            self._turn[executor] = when
+        self.call_at(when, what)
+
+
+class _Inline(Executor):
+    """An executor that works in the loop's thread."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """As Executor.submit.
+
+        :raises asyncio.CancelledError: the life it is done for has ended
+        """
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except Gone:
+                raise
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._loop._do(self, work)
         return future
 
 
