@@ -167,14 +167,15 @@ def dump(connection: sqlite3.Connection) -> list[str]:
     return list(connection.iterdump())
 
 
-@pytest.mark.parametrize("name", list(CALLS))
-@pytest.mark.parametrize("stage", STAGES)
+PAIRS = [(stage, name) for stage in STAGES for name in CALLS if stage in WITH_A_BID or "same" not in name]
+"""What was never said cannot be said again."""
+
+
+@pytest.mark.parametrize("stage, name", PAIRS)
 def test_every_pair(stages: dict[str, tuple[Waiting, bytes]], stage: str, name: str) -> None:
     (bench, trade), call = stages[stage], CALLS[name]
     before = bench.ledger.trade(trade)
     assert before.state == stage or stage == SERVED
-    if (name == "the same bid" and before.bid is None) or (name == "the same ask" and before.ask is None):
-        pytest.skip("there was none")
     after = expected(stage, call)
     with contextlib.suppress(Undo), bench.ledger.transaction() as connection:
         rows = dump(connection)
