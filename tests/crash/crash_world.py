@@ -31,6 +31,8 @@ AGENTS = ("seller", "buyer")
 START_SECONDS = 60.0
 PATIENCE_SECONDS = 60.0
 """For one cycle, until it counts as stuck."""
+MOST_RETRIES = 2
+"""Of a visit that had a problem, as each has whose delivery is lost; what is open after them is taken up later."""
 LINGER_SECONDS = 0.8
 """How long a place that was not reached is waited for: longer than between two looks of the broker at its deadlines."""
 QUIET_SECONDS = 3.0
@@ -263,6 +265,7 @@ class _Course:
         self._kill = kill
         self._deal = deal
         self._open: set[str] = set()
+        self._retries = dict.fromkeys(AGENTS, 0)
         self._to_come = list(AGENTS)
         self.began = self.restarted = self.visited = 0.0
 
@@ -345,7 +348,8 @@ class _Course:
         world.listen(wait)
         for agent in AGENTS:
             told = world.peer(agent).take("visited")
-            if told is not None and told["problem"]:
+            if told is not None and told["problem"] and self._retries[agent] < MOST_RETRIES:
+                self._retries[agent] += 1
                 self._visit(agent)
             elif told is not None:
                 self._open.discard(agent)
