@@ -24,6 +24,7 @@ from p2pmarket.messages import AskRequest, GainReport, Unmatched
 from p2pmarket.network.memory import MemoryNetwork
 from p2pmarket.node.strategy import Strategy, Wallet
 from p2pmarket.simulation import chance
+from p2pmarket.simulation.invariants import MailOrder
 from p2pmarket.simulation.lives import CURRENT, Ended, Gone
 from p2pmarket.simulation.market import MarketInMemory
 from p2pmarket.simulation.trace import Trace
@@ -88,12 +89,15 @@ class Outcome:
     """Writes."""
     quiet: bool
     """Whether nothing was left open at the end."""
+    mail_problems: list[str]
+    """Mail that was sent out of turn, in words."""
     seconds: float
     """Virtual."""
 
 
 MakeAppraiser = Callable[[MarketTerms, int], Appraiser]
 Snapshot = Callable[[random.Random], Mapping[str, Tensor]]
+"""Draws what an agent brings to one visit."""
 
 
 def one_row(generator: random.Random) -> Mapping[str, Tensor]:
@@ -137,6 +141,8 @@ class _Chaos:
         self._network = MemoryNetwork(loop.now_ms, weather=self._weather, watch=self._hear)
         self._peers: dict[str, str] = {}
         self._trace = Trace(loop.now_ms, self._peers)
+        self._mail = MailOrder()
+        self._trace.hears.append(self._mail.hear)
         self._broker_is_here = asyncio.Event()
         self._market = MarketInMemory(
             plan.terms,
@@ -167,7 +173,7 @@ class _Chaos:
         await self._market.stop_broker()
         return Outcome(
             self._plan, self._peers, self._trace, len(self._crashes.happened), self._weather.lost, quiet,
-            self._loop.time(),
+            self._mail.problems, self._loop.time(),
         )  # fmt: skip
 
     def _hear(self, sender: str, receiver: str, data: bytes) -> None:

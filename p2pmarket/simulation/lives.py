@@ -67,7 +67,7 @@ class Life:
             await asyncio.wait({task})
         finally:
             task.cancel()
-        if task.cancelled() and self.ended:
+        if self.ended:
             raise Ended(f"{self.name} has ended")
         return task.result()
 

@@ -104,6 +104,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """A future that hashes by the order of its making."""
         return _Future(next(self._numbers), loop=self)
 
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """As ever, but for what the end of a life cut short: nobody is left to hear of it."""
+        if not isinstance(context.get("exception"), Gone):
+            super().call_exception_handler(context)
+
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:

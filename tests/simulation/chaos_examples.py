@@ -1,0 +1,103 @@
+"""Chaotic markets of tests: what their plans draw, how they are run in memory, how one is replayed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+from market_examples import CREDIT, terms
+
+from p2pmarket import limits
+from p2pmarket.broker_node import broker, desk
+from p2pmarket.crypto.keys import Identity
+from p2pmarket.ledger.journal import Ledger
+from p2pmarket.ledger.trade import STATES
+from p2pmarket.market import MarketTerms
+from p2pmarket.network import transfer
+from p2pmarket.node import link
+from p2pmarket.simulation.chaos import Outcome, Plan, one_row, run_chaos
+from p2pmarket.simulation.invariants import problems_at_rest
+from p2pmarket.simulation.synthetic import SyntheticAppraiser
+from p2pmarket.simulation.weather import Climate
+
+CONSTANTS = {
+    (link, "RETRY_SECONDS"): (0.1, 0.3, 1.0, 3.0, 10.0),
+    (desk, "GOODBYE_SECONDS"): 5.0,
+    (transfer, "_GOODBYE_SECONDS"): 10.0,
+    # Looking at deadlines is most of what an idle broker does, and virtual hours are many.
+    (broker, "TICK_SECONDS"): 2.0,
+    # A parcel's buffers are as large as its chunks might be.
+    (limits, "CHUNK_BYTES"): 4096,
+}
+"""What this room's other tests make short, as it is in service; and two that only cost time."""
+
+
+def as_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    for (module, name), value in CONSTANTS.items():
+        monkeypatch.setattr(module, name, value)
+
+
+def plan_of(seed: int, **changes: int) -> Plan:
+    """The market of a seed: rounds, revisions, standing asks, how bad it gets."""
+    draw = random.Random(f"plan {seed}")
+    agents = draw.randint(4, 7)
+    rounds = "barrier" if seed % 3 == 0 else "continuous"
+    its_terms = terms(
+        rounds=rounds, round_agents=agents, round_timeout_seconds=8, max_sellers=3, max_chain=draw.choice((1, 2)),
+        bid_seconds=120, ask_seconds=5, delivery_hours=0.05,
+    )  # fmt: skip
+    its_terms = dataclasses.replace(its_terms, max_revisions=draw.choice((0, 1, 3)))
+    climate = Climate(
+        lost=draw.choice((0.0, 0.002, 0.01)),
+        slow=draw.choice((0.0, 0.01)),
+        crash=draw.choice((0.0003, 0.001)),
+        partings=draw.choice((0, 3)),
+        skew_ms=draw.choice((0, 1000)),
+    )
+    settings = {"agents": agents, "visits": 160 // agents, **changes}
+    return Plan(seed, its_terms, climate, **settings)
+
+
+def synthetic(its_terms: MarketTerms, seed: int) -> SyntheticAppraiser:
+    return SyntheticAppraiser(its_terms, one_row(random.Random(0)), seed=seed)
+
+
+def in_memory() -> Path | None:
+    """A folder that no disk waits for, where there is one."""
+    shared = Path("/dev/shm")
+    return shared if shared.is_dir() and os.access(shared, os.W_OK) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a run came to."""
+
+    outcome: Outcome
+    problems: list[str]
+    states: dict[str, int]
+    with_bid: int
+    raised: int
+    balances: dict[str, int]
+    root: bytes
+
+
+def run_seed(plan: Plan, make_appraiser=synthetic) -> Report:  # type: ignore[no-untyped-def]
+    with tempfile.TemporaryDirectory(dir=in_memory()) as place:
+        folder = Path(place)
+        outcome = run_chaos(plan, folder, make_appraiser)
+        agents = [name for name in outcome.names.values() if name != "broker"]
+        problems = problems_at_rest(folder, agents, 10 * CREDIT) + outcome.mail_problems
+        if not outcome.quiet:
+            problems.append("something was still open at the end")
+        identity = Identity.load(folder / "broker" / "identity.key")
+        with Ledger.open(folder / "broker" / "ledger.sqlite", identity, None, check=False) as ledger:
+            rows = ledger.trades()
+            balances = {outcome.names[account.peer]: account.balance for account in ledger.accounts()}
+            root = ledger.verify(signatures=False).root
+        states = {state: sum(row.state == state for row in rows) for state in STATES}
+        with_bid, raised = sum(row.bids > 0 for row in rows), sum(row.bids > 1 for row in rows)
+        return Report(outcome, problems, states, with_bid, raised, balances, root)
