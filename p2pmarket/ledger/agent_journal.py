@@ -19,6 +19,7 @@ from p2pmarket.ledger.agent_book import AgentBook
 from p2pmarket.ledger.agent_schema import AgentTrade, Evidence, Intent
 from p2pmarket.ledger.heads import Head
 from p2pmarket.ledger.receipts import verify_receipt
+from p2pmarket.ledger.trade import DELIVERED, LAPSED, REFUNDED
 from p2pmarket.messages import Ask, Bid, GainReport, Receipt, Refund, Sold, Submit, TradeStatus
 
 __all__ = ["UNMATCHED", "AgentJournal", "AgentTrade", "Evidence", "Intent"]
@@ -167,11 +168,13 @@ class AgentJournal(AgentBook):
         with self._database.reading() as connection:
             before = agent_trades.load(connection, broker, status.trade)
         receipt = self.keep_receipt(broker, status.receipt, status.word)
-        if status.state == "refunded":
+        if status.state == REFUNDED:
             with self.transaction("refund") as connection:
                 agent_trades.set_refund(connection, broker, status.trade, None, receipt.settled_ms)
         after = self.trade(broker, status.trade)
         assert after is not None
+        if after.role == "buyer" and after.fetched_ms is None and status.state in (DELIVERED, LAPSED):
+            self.give_up(broker, status.trade, agent_trades.RECOVERED)
         if after.role == "seller" and after.ask is None:
             raise self.accuse(broker, "it sold what this agent named no price for", status.receipt)
         if before is None or (after.role == "buyer" and before.bid is None):
