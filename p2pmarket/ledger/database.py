@@ -201,7 +201,7 @@ class Database:
         except sqlite3.IntegrityError as error:
             raise JournalDamaged(
                 f"{self.path} refused a change that breaks its own rules ({error}), and nothing was written; "
-                "run `p2pmarket ledger audit` on it"
+                "it does not add up any more: check it, and restore it from a backup where it is wrong"
             ) from error
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.ProgrammingError):
