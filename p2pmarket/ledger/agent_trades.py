@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from p2pmarket.crypto.signing import verify
 from p2pmarket.ledger.agent_schema import COLUMNS, AgentTrade
 from p2pmarket.messages import Bid, Receipt
 
@@ -56,6 +57,12 @@ def set_receipt(
         "WHERE broker = ? AND trade = ?",
         (receipt.price, receipt.fee, data, receipt.settled_ms, word, RECOVERED, receipt.broker, receipt.trade),
     )
+    if buys and word is not None:
+        bid = verify(word, Bid, signer=owner)
+        connection.execute(
+            "UPDATE trades SET bid_amount = ?, bid_expires_ms = ? WHERE broker = ? AND trade = ?",
+            (bid.amount, bid.expires_ms, receipt.broker, receipt.trade),
+        )
 
 
 def set_refund(connection: sqlite3.Connection, broker: str, trade: bytes, data: bytes | None, at_ms: int) -> None:

@@ -17,11 +17,12 @@ from ledger_examples import HOUR_MS, Bench
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.errors import BadSignature, MalformedMessage, RuleBroken, SettingsError
-from p2pmarket.ledger.agent_journal import AgentJournal
+from p2pmarket.ledger.agent_journal import UNMATCHED, AgentJournal
+from p2pmarket.ledger.heads import Head, continues, head_of
 from p2pmarket.ledger.leaves import pack, settlement_of
 from p2pmarket.ledger.log import leaf_hash
 from p2pmarket.ledger.receipts import verify_receipt
-from p2pmarket.messages import Bid, GainReport, Receipt
+from p2pmarket.messages import Bid, GainReport, Receipt, Refund, Sold, TradeStatus
 
 
 @pytest.fixture
@@ -259,3 +260,273 @@ def test_what_was_written_survives_a_kill(bench: Bench, tmp_path: Path) -> None:
             kept = len(journal.unanswered("broker"))
         assert said <= kept <= said + 1
         said = kept
+
+
+# ---- sales, refunds, a past that is learnt from the broker ----------------------------------------------------------
+
+
+def sold_mail(bench: Bench, price: int, ask: bytes | None = None, fee: int = 0) -> tuple[bytes, bytes]:
+    """A settled trade and the signed Sold that tells its seller, whose ask was `ask` or the price."""
+    trade = bench.appraised()
+    bench.ledger.place_bid(bench.bid(trade, price))
+    bench.ledger.record_ask(trade, ask or bench.ask(trade, price))
+    bench.settle(trade, price, fee)
+    (*_, (_, mail)) = bench.ledger.mail_after(bench.seller.peer_id, 0)
+    return trade, mail
+
+
+def status_of(bench: Bench, trade: bytes, word: bytes | None, state: str = "settled") -> TradeStatus:
+    row = bench.ledger.trade(trade)
+    return TradeStatus(trade, state, row.price, row.receipt, word)
+
+
+@pytest.fixture
+def sellers(bench: Bench, tmp_path: Path) -> Iterator[AgentJournal]:
+    bench.fund()
+    with AgentJournal.open(tmp_path / "seller.sqlite", bench.seller.peer_id, bench.clock) as opened:
+        yield opened
+
+
+def test_a_sale_below_the_ask_is_evidence(bench: Bench, sellers: AgentJournal) -> None:
+    broker = bench.broker.peer_id
+    trade, mail = sold_mail(bench, 9)
+    sellers.keep_ask(broker, bench.ask(trade, 9))
+    sellers.keep_sale(broker, mail)
+    row = sellers.trade(broker, trade)
+    assert row is not None and row.stage == "sold" and row.ask is not None and sellers.unclear(broker) == []
+    trade, mail = sold_mail(bench, 9)
+    sellers.keep_ask(broker, bench.ask(trade, 10))
+    with refused("contradiction"):
+        sellers.keep_sale(broker, mail)
+    assert sellers.trade(broker, trade) is None and len(sellers.evidence()) == 1
+    assert "below what this agent asked" in sellers.distrusted()[broker]
+
+
+def test_a_standing_ask_counts_for_its_snapshot_and_a_lower_word_counts_more(
+    bench: Bench, sellers: AgentJournal
+) -> None:
+    broker = bench.broker.peer_id
+    for standing, asked, price, holds in (
+        (9, None, 9, True),
+        (10, None, 9, False),
+        (10, 8, 9, True),
+        (10, 10, 9, False),
+    ):
+        trade, mail = sold_mail(bench, price)
+        sellers.keep_ask(broker, bench.submit(trade, standing))
+        sellers.keep_ask(broker, bench.submit(trade, None))
+        if asked is not None:
+            sellers.keep_ask(broker, bench.ask(trade, asked))
+        if holds:
+            assert sellers.keep_sale(broker, mail).price == price
+        else:
+            with refused("contradiction"):
+                sellers.keep_sale(broker, mail)
+    with pytest.raises(BadSignature):
+        sellers.keep_ask(broker, bench.ask(trade, 1, bench.third))
+
+
+def test_a_sale_whose_ask_is_not_here_is_asked_about(bench: Bench, sellers: AgentJournal) -> None:
+    broker = bench.broker.peer_id
+    trade, mail = sold_mail(bench, 9)
+    sellers.keep_sale(broker, mail)
+    assert [row.trade for row in sellers.unclear(broker)] == [trade]
+    assert sellers.keep_status(broker, status_of(bench, trade, bench.ledger.trade(trade).ask)) == "word"
+    assert sellers.unclear(broker) == []
+    trade, mail = sold_mail(bench, 9)
+    sellers.keep_sale(broker, mail)
+    for word in (None, bench.ask(trade, 1, bench.third), bench.bid(trade, 9), bench.ask(bench.appraised(), 9), b"?"):
+        with refused("contradiction"):
+            sellers.keep_status(broker, status_of(bench, trade, word))
+    with refused("contradiction"):
+        sellers.keep_status(broker, status_of(bench, trade, bench.ask(trade, 10)))
+
+
+def test_a_sold_that_differs_from_its_receipt_is_evidence(bench: Bench, sellers: AgentJournal) -> None:
+    _, mail = sold_mail(bench, 9)
+    sold = verify(mail, Sold, signer=bench.broker.peer_id)
+    with refused("contradiction"):
+        sellers.keep_sale(bench.broker.peer_id, sign(bench.broker, dataclasses.replace(sold, price=8)))
+
+
+def refund_of(bench: Bench, trade: bytes, **changes: object) -> bytes:
+    row = bench.ledger.trade(trade)
+    word = Refund(
+        "digits", bench.broker.peer_id, trade, row.buyer, row.seller, row.price, row.price - row.fee, "lost-delivery",
+        bench.clock(),
+    )  # fmt: skip
+    return sign(bench.broker, dataclasses.replace(word, **changes))  # type: ignore[arg-type]
+
+
+def test_a_refund_is_kept_once_and_counts_as_not_spent(bench: Bench, journal: AgentJournal) -> None:
+    bench.fund()
+    broker = bench.broker.peer_id
+    (kept, receipt), (paid_back, other) = bought(bench, journal, 10, 7), bought(bench, journal, 10, 6)
+    for data in (receipt, other):
+        journal.keep_receipt(broker, data)
+    data = refund_of(bench, paid_back)
+    for _ in range(2):
+        assert journal.keep_refund(broker, data).price == 6
+        row = journal.trade(broker, paid_back)
+        assert row is not None and (row.stage, row.refund) == ("refunded", data)
+        assert journal.spent(0) == 7
+    assert [row.trade for row in journal.owed()] == [kept]
+    bench.clock.ms += 1
+    journal.keep_refund(broker, refund_of(bench, paid_back))
+    assert journal.trade(broker, paid_back) == row, "the first word of it stays"
+    with refused("unknown-trade"):
+        journal.keep_refund(broker, refund_of(bench, bench.appraised()))
+    with refused("not-mine"):
+        journal.keep_refund(broker, refund_of(bench, kept, buyer=bench.third.peer_id))
+    with pytest.raises(BadSignature):
+        journal.keep_refund(broker, sign(bench.third, verify(data, Refund, signer=broker)))
+    assert journal.distrusted() == {}
+    with refused("contradiction"):
+        journal.keep_refund(broker, refund_of(bench, kept, price=5))
+    with refused("contradiction"):
+        journal.keep_refund(broker, refund_of(bench, kept, proceeds=1))
+    assert journal.spent(0) == 7
+
+
+def test_a_refund_that_comes_before_the_receipt(bench: Bench, journal: AgentJournal) -> None:
+    """The reply to a bid was lost, and its trade was paid back meanwhile."""
+    bench.fund()
+    broker = bench.broker.peer_id
+    trade, receipt = bought(bench, journal, 10, 7)
+    journal.keep_refund(broker, refund_of(bench, trade))
+    assert journal.spent(0) == 0
+    journal.keep_receipt(broker, receipt)
+    row = journal.trade(broker, trade)
+    assert row is not None and row.stage == "refunded" and journal.spent(0) == 0 and journal.owed() == []
+    trade, receipt = bought(bench, journal, 10, 7)
+    journal.keep_refund(broker, refund_of(bench, trade, price=6, proceeds=6))
+    with refused("contradiction"):
+        journal.keep_receipt(broker, receipt)
+
+
+def test_what_was_lost_is_believed_with_ones_own_word_only(bench: Bench, journal: AgentJournal) -> None:
+    bench.fund()
+    broker = bench.broker.peer_id
+    trade = bench.appraised()
+    bid = bench.bid(trade, 10)
+    bench.ledger.place_bid(bid)
+    bench.ledger.record_ask(trade, bench.ask(trade, 7))
+    bench.settle(trade, 7)
+    assert journal.keep_status(broker, status_of(bench, trade, bid, "delivered")) == "purchase"
+    assert journal.keep_status(broker, status_of(bench, trade, bid, "delivered")) == ""
+    row = journal.trade(broker, trade)
+    assert row is not None and (row.stage, row.reason, row.bid_amount) == ("over", "recovered", 10)
+    assert journal.spent(0) == 7 and journal.owed() == [] and journal.distrusted() == {}
+    other = bench.settled(5)
+    for word in (None, b"?", bid, bench.bid(other, 5, bench.third), bench.bid(other, 4)):
+        with refused("contradiction"):
+            journal.keep_status(broker, status_of(bench, other, word))
+    refunded = bench.settled(5)
+    word = bench.ledger.trade(refunded).bid
+    assert journal.keep_status(broker, status_of(bench, refunded, word, "refunded")) == "purchase"
+    assert journal.spent(0) == 7
+    assert journal.keep_status(broker, TradeStatus(bench.id(), "expired", 0, None)) == ""
+
+
+def test_a_bid_that_the_broker_holds_binds_again(bench: Bench, journal: AgentJournal) -> None:
+    broker = bench.broker.peer_id
+    bid = bench.bid(bench.appraised(), 10)
+    assert journal.keep_open_bid(broker, bid) and not journal.keep_open_bid(broker, bid)
+    assert journal.spent(0) == 10 and [intent.body for intent in journal.unanswered(broker)] == [bid]
+    with pytest.raises(BadSignature):
+        journal.keep_open_bid(broker, bench.bid(bench.appraised(), 10, bench.third))
+    assert journal.unclear(broker) == []
+    journal.answered(journal.unanswered(broker)[0].message_id, b"lost")
+    assert [row.bid for row in journal.unclear(broker)] == [bid], "nothing is left to be sent again"
+
+
+def test_mail_that_this_journal_never_had(journal: AgentJournal) -> None:
+    journal.keep_mail("broker", 5)
+    assert not journal.note_lost("broker", 5) and not journal.note_lost("broker", 0) and not journal.is_lost("broker")
+    assert journal.note_lost("broker", 9) and journal.is_lost("broker") and journal.last_mail("broker") == 9
+    assert not journal.note_lost("broker", 9) and journal.is_lost("broker"), "until it is rebuilt"
+    assert journal.keep_mail("broker", 10) and journal.is_lost("broker")
+    journal.rebuilt("broker")
+    assert not journal.is_lost("broker") and journal.last_mail("broker") == 10
+
+
+# ---- heads of the broker's log --------------------------------------------------------------------------------------
+
+
+def head_now(bench: Bench) -> Head:
+    return head_of(bench.ledger.checkpoint(), bench.broker.peer_id, "digits")
+
+
+def test_heads_wait_for_proofs_and_the_largest_stands_for_all(bench: Bench, journal: AgentJournal) -> None:
+    broker = bench.broker.peer_id
+    heads = []
+    for peer in (bench.buyer, bench.seller, bench.third):
+        bench.ledger.open_account(peer.peer_id, 1)
+        heads.append(head_now(bench))
+    first, second, third = heads
+    journal.keep_head(broker, "digits", second)
+    assert journal.proven_head(broker, "digits") == second, "the first one is taken as it is"
+    journal.keep_head(broker, "digits", third)
+    journal.keep_head(broker, "digits", first)
+    assert journal.heads(broker, "digits") == [third, second, first]
+    assert journal.proven_head(broker, "digits") == second
+    journal.keep_proof(broker, "digits", first, second)
+    assert journal.heads(broker, "digits") == [third, second]
+    journal.keep_proof(broker, "digits", third, second)
+    assert journal.heads(broker, "digits") == [third] and journal.proven_head(broker, "digits") == third
+    assert journal.heads(broker, "letters") == [] and journal.shareable_heads("digits", 8) == [(broker, third)]
+    other = Head(third.size, bytes(32), b"other")
+    with refused("contradiction"):
+        journal.keep_head(broker, "digits", other)
+    (case,) = journal.evidence()
+    assert case.bodies == (third.body, b"other") and list(journal.distrusted()) == [broker]
+    journal.trust_again(broker)
+    assert journal.distrusted() == {} and journal.heads(broker, "digits") == [] and len(journal.evidence()) == 1
+
+
+def test_a_receipt_is_a_head_that_is_not_shown_to_others(bench: Bench, journal: AgentJournal) -> None:
+    bench.fund()
+    broker = bench.broker.peer_id
+    _, receipt = bought(bench, journal, 10, 7)
+    journal.keep_receipt(broker, receipt)
+    (head,) = journal.heads(broker, "digits")
+    assert head.body == receipt and not head.shareable and journal.shareable_heads("digits", 8) == []
+    journal.keep_head(broker, "digits", head_now(bench))
+    assert journal.heads(broker, "digits")[0].shareable, "the checkpoint of the same leaves takes its place"
+    assert head_of(receipt, broker, "digits").root == head.root
+    with refused("wrong-broker"):
+        head_of(receipt, broker, "letters")
+
+
+def test_a_log_that_was_forked_is_found_by_its_receipts(bench: Bench, journal: AgentJournal, tmp_path: Path) -> None:
+    bench.fund()
+    broker = bench.broker.peer_id
+    trade, receipt = bought(bench, journal, 10, 7)
+    journal.keep_receipt(broker, receipt)
+    other, second = bought(bench, journal, 10, 7)
+    honest = verify(second, Receipt, signer=broker)
+    forked = forge(bench, honest)
+    with pytest.raises(RuleBroken):  # of one leaf: another root than any checkpoint of that size
+        journal.keep_head(broker, "digits", dataclasses.replace(journal.heads(broker, "digits")[0], root=bytes(32)))
+    journal.keep_receipt(broker, forked)
+    assert len(journal.heads(broker, "digits")) == 2, "it waits for a proof, which nobody can give"
+    sizes = sorted(head.size for head in journal.heads(broker, "digits"))
+    small, large = sorted(journal.heads(broker, "digits"), key=lambda head: head.size)
+    assert not continues(small, large, bench.ledger.consistency(*sizes))
+
+
+def test_an_unmatched_bid_may_be_raised_and_no_other(bench: Bench, journal: AgentJournal) -> None:
+    broker = bench.broker.peer_id
+    trade = bench.appraised()
+    journal.keep_report(broker, report_on(bench, trade))
+    journal.keep_bid(bench.bid(trade, 5))
+    with refused("wrong-state"):
+        journal.keep_bid(bench.bid(trade, 6, revision=1))
+    journal.end(broker, trade, UNMATCHED)
+    assert journal.spent(0) == 0
+    for wrong in (bench.bid(trade, 6), bench.bid(trade, 5, revision=1), bench.bid(trade, 6, revision=2)):
+        with refused("wrong-state"):
+            journal.keep_bid(wrong)
+    journal.keep_bid(bench.bid(trade, 6, revision=1))
+    row = journal.trade(broker, trade)
+    assert row is not None and row.stage == "bid" and journal.spent(0) == 6
