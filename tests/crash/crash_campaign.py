@@ -91,11 +91,15 @@ class Tally:
 
 
 def kills(places: Sequence[Reached], seed: int) -> Iterator[Kill]:
-    """Every place once, in random order, with as many random times between; then places and times without end."""
+    """Every place once, in random order, with as many random times between; then places and times without end.
+
+    :param places: none: only random times
+    """
     chance = random.Random(seed)
     rest = chance.sample(list(places), len(places))
     while True:
-        yield rest.pop().kill() if rest else chance.choice(places).kill(chance.randint(1, MOST_VISITS))
+        if places:
+            yield rest.pop().kill() if rest else chance.choice(places).kill(chance.randint(1, MOST_VISITS))
         yield Kill(
             chance.choice(PARTIES),
             after_s=chance.uniform(0.0, LATEST_S),

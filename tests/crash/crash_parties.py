@@ -75,7 +75,9 @@ def live(request: Request, pipe: socket.socket) -> None:
 
 def arm(orders: str) -> None:
     """Sets this process's fail points and forgets what was reached before."""
+    follow = failpoints.POINTS.follow
     failpoints.POINTS = failpoints.FailPoints(failpoints.read_orders(orders))
+    failpoints.POINTS.follow = follow
 
 
 class Party:
