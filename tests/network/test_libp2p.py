@@ -23,6 +23,7 @@ from hivemind.utils import MSGPackSerializer
 from peers import QUARTER_HOUR_MS, eventually, identity_of, statement_of
 
 from p2pmarket import limits
+from p2pmarket.crypto.signing import sign
 from p2pmarket.errors import (
     BootstrapUnreachable,
     ConnectionLost,
@@ -32,9 +33,11 @@ from p2pmarket.errors import (
     PortInUse,
     SettingsError,
 )
+from p2pmarket.messages import Checkpoint
 from p2pmarket.network.announcement import BROKER_KEYS, broker_key
 from p2pmarket.network.dht_guards import install_decoder_guards
 from p2pmarket.network.startup import with_port
+from p2pmarket.network.table import head_key
 from p2pmarket.network.transport import Stream
 from p2pmarket.units import now_ms
 
@@ -142,6 +145,10 @@ def hostile_records(count):
         yield "nested value", KEY, sybil.peer_id, nested(number), expires
         yield "not bytes", KEY, sybil.peer_id, wrap([honest]), expires
         yield "trailing", KEY, sybil.peer_id, wrap(honest) + b"\0", expires
+        head = sign(sybil, Checkpoint("digits", sybil.peer_id, number, bytes(32), now))
+        yield "a head under another key", head_key("digits", other.peer_id), sybil.peer_id, wrap(head), expires
+        yield "a head as an announcement", KEY, sybil.peer_id, wrap(head), expires
+        yield "a regular head", head_key("digits", sybil.peer_id), None, wrap(head), expires
 
 
 @pytest.mark.testnet

@@ -8,8 +8,11 @@ import pytest
 from peers import QUARTER_HOUR_MS, eventually, identity_of, statement_of
 
 from p2pmarket import limits
+from p2pmarket.crypto.signing import sign
 from p2pmarket.errors import ConnectionLost, PeerUnreachable
+from p2pmarket.messages import Checkpoint
 from p2pmarket.network.announcement import BROKER_KEYS, broker_key
+from p2pmarket.network.table import head_key
 from p2pmarket.network.transport import Stream
 from p2pmarket.units import now_ms
 
@@ -205,3 +208,17 @@ async def test_an_announcement_that_breaks_the_rule_is_not_stored(transports):
     assert not await broker.publish(key, b"anything", expires)
     assert await agent.lookup(key) == {}
     assert await broker.publish(key, honest, expires)
+
+
+async def test_heads_of_a_brokers_log_are_published_by_whoever_holds_them(transports):
+    one, other, third = await transports("one"), await transports("other"), await transports("third")
+    broker, now = identity_of("broker"), now_ms()
+    key, expires = head_key("digits", broker.peer_id), now + QUARTER_HOUR_MS
+    heads = [sign(broker, Checkpoint("digits", broker.peer_id, size, bytes(32), now)) for size in (1, 2)]
+    assert await one.publish(key, heads[0], expires) and await other.publish(key, heads[1], expires)
+    assert await third.lookup(key) == {one.peer_id: heads[0], other.peer_id: heads[1]}
+    forged = sign(identity_of("third"), Checkpoint("digits", broker.peer_id, 3, bytes(32), now))
+    assert not await third.publish(key, forged, expires)
+    assert not await third.publish(head_key("letters", broker.peer_id), heads[0], expires)
+    assert await one.publish(key, heads[1], expires + 2000)
+    assert await third.lookup(key) == {one.peer_id: heads[1], other.peer_id: heads[1]}
