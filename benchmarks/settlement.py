@@ -129,8 +129,8 @@ class Bench:
             buyer_snapshot=chance.randbytes(32), seller_snapshot=snapshot, delivery=delivery, loss_before=1.0,
             loss_after=0.5, gain=0.5, gain_low=0.4, gain_high=0.6, merit=0.5, merit_low=0.4, merit_high=0.6,
             confidence=0.95, metric_before=0.5, metric_after=0.7, samples=1000, data=chance.randbytes(32), weight=0.5,
-            granularity="model", alignment="weights", after=None, left_out=(), reason="", classes=(), groups=(), tasks=(),
-            expires_ms=now + DAY_MS,
+            granularity="model", alignment="weights", after=None, left_out=(), reason="", classes=(), groups=(),
+            tasks=(), expires_ms=now + DAY_MS,
         )  # fmt: skip
         ledger.record_report(trade, sign(self.broker, report), delivery, now + DAY_MS)
         submit = Submit(
