@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,8 +35,9 @@ def offers(given: argparse.Namespace) -> int:
 
 
 def trades(given: argparse.Namespace) -> int:
-    """One's own trades, the newest first."""
+    """One's own trades, the newest first, and on stderr the brokers that are not traded with any more."""
     folder: Path = given.state.expanduser()
+    warnings: list[str] = []
     if (folder / "ledger.sqlite").exists():
         if given.export:
             return export_ledger(argparse.Namespace(state=folder, format=given.export, out=given.out))
@@ -44,6 +46,7 @@ def trades(given: argparse.Namespace) -> int:
         if given.export:
             return _export_journal(folder, given.export, given.out)
         rows, receipts = _agent_trades(folder)
+        warnings = _warnings(folder, given.receipts)
         if given.receipts is not None:
             _write_checkpoints(folder, private_folder(given.receipts.expanduser()), receipts.values())
     else:
@@ -55,6 +58,8 @@ def trades(given: argparse.Namespace) -> int:
     if not given.json:
         rows = [_shortened(row) for row in rows]
     print_rows(rows, as_json=given.json, title="trades", empty="no trades yet")
+    for warning in warnings:
+        print(warning, file=sys.stderr)
     return 0
 
 
@@ -151,6 +156,24 @@ def _agent_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:
         for row in found
     ]
     return rows, {row.trade.hex(): row.receipt for row in found if row.receipt}
+
+
+def _warnings(folder: Path, target: Path | None) -> list[str]:
+    """Whom the agent does not trade with any more, and why; what shows it goes into files of `target`, where named."""
+    from p2pmarket.crypto.keys import Identity
+    from p2pmarket.crypto.signing import type_of
+    from p2pmarket.ledger.agent_book import distrust_sentence
+    from p2pmarket.ledger.agent_journal import AgentJournal
+
+    identity = Identity.load(folder / "identity.key")
+    with AgentJournal.open(folder / "journal.sqlite", identity.peer_id) as journal:
+        distrusted, evidence = journal.distrusted(), journal.evidence()
+    if target is not None:
+        place = private_folder(target.expanduser())
+        for number, case in enumerate(evidence, 1):
+            for part, body in enumerate(case.bodies, 1):
+                (place / f"evidence-{number}-{part}.{type_of(body)}").write_bytes(body)
+    return [f"warning: {distrust_sentence(broker, reason)}" for broker, reason in distrusted.items()]
 
 
 def broker_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:

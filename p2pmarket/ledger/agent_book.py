@@ -257,6 +257,6 @@ class AgentBook:
 def distrust_sentence(broker: str, reason: str) -> str:
     """What an operator is told of a broker that is not traded with any more."""
     return (
-        f"{reason}: this agent stops trading with the broker {broker} and keeps what it signed as evidence "
-        "(`p2pmarket trades` names the file); look for another broker of the market, and show this one's operator"
+        f"{reason}: this agent stops trading with the broker {broker} and keeps what it signed as evidence; look for "
+        "another broker of the market, and show others what `p2pmarket trades --receipts FOLDER` writes"
     )

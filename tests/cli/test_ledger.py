@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -20,7 +21,7 @@ from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.heads import head_of
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.messages import Ask, Bid, GainReport, Receipt
+from p2pmarket.messages import Ask, Bid, Checkpoint, GainReport, Receipt
 from p2pmarket.units import CREDIT, now_ms
 
 AGENT, SELLER = identity_of("agent"), identity_of("seller")
@@ -259,3 +260,23 @@ def test_export_and_receipts_of_an_agent(state: Path, tmp_path: Path, capsys: py
     assert sorted(path.suffix for path in held.iterdir()) == [".checkpoint", ".receipt"]
     assert main(["ledger", "audit", "--state", str(state), "--receipts", str(held)]) == 0
     assert "2 shown from outside: all is well" in capsys.readouterr().out
+
+
+def test_a_broker_that_is_not_trusted_is_named_and_the_evidence_is_written(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, held = tmp_path / "agent", tmp_path / "held"
+    folder.mkdir()
+    SELLER.save(folder / "identity.key")
+    broker = Identity.load(state / "identity.key")
+    with Ledger.open(state / "ledger.sqlite", broker, "digits") as ledger:
+        genuine = ledger.checkpoint()
+    other = sign(broker, dataclasses.replace(verify(genuine, Checkpoint, signer=broker.peer_id), root=bytes(32)))
+    with AgentJournal.open(folder / "journal.sqlite", SELLER.peer_id) as journal:
+        journal.accuse(broker.peer_id, "it signed two histories of its ledger", genuine, other)
+    assert main(["trades", "--state", str(folder), "--receipts", str(held)]) == 0
+    told = capsys.readouterr()
+    assert "two histories" in told.err and broker.peer_id in told.err and told.out == "no trades yet\n"
+    assert sorted(path.name for path in held.iterdir()) == ["evidence-1-1.checkpoint", "evidence-1-2.checkpoint"]
+    assert main(["ledger", "audit", "--state", str(state), "--receipts", str(held)]) == 1
+    assert "two-logs" in capsys.readouterr().out
