@@ -66,6 +66,12 @@ class Table:
             pass
         return mail
 
+    async def requests(self) -> list[int]:
+        """The revisions for which the seller was or will be asked."""
+        waiting = await self.market.running.ledger.run(Ledger.mail_after, self.seller.peer_id, len(self.seller.mail))
+        mail = [*self.seller.mail, *(self.seller.opened(body) for _, body in waiting)]
+        return [one.revision for one in mail if isinstance(one, AskRequest)]
+
     async def row(self) -> TradeRow:
         return await self.market.running.ledger.run(Ledger.trade, self.report.trade)
 
@@ -136,7 +142,7 @@ async def test_the_first_overlap_of_rising_bids_and_falling_asks_settles(sit: Si
         balances = await table.market.balances()
         assert balances[table.seller.peer_id] == 10 * CREDIT + deal.price - deal.price * 2 // 100
         assert await table.held() == 0
-        assert sum(isinstance(mail, AskRequest) for mail in table.seller.mail) == 1
+        assert await table.requests() == [1]
 
 
 async def test_a_seller_that_falls_to_the_bid_settles_at_it(sit: Sit) -> None:
@@ -251,21 +257,35 @@ async def test_bids_that_are_not_the_next_one_move_nothing(sit: Sit) -> None:
         assert await buyer.ask_bytes(first) == reply, "and the first still has its answer"
 
 
-async def test_two_bids_sent_together_are_one_after_the_other(sit: Sit) -> None:
-    """The second is not answered with the first one's words, and is taken only after it."""
+async def test_a_raise_that_overtakes_the_answer_is_not_answered_with_it(
+    sit: Sit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, forget = asyncio.Event(), Clearing.forget
+
+    async def held(self: Clearing, trades: Any) -> None:
+        await told.wait()
+        await forget(self, trades)
+
     async with sit(max_revisions=2) as table:
-        first, second = (sign(table.buyer.identity, one) for one in (table.bid(1), table.bid(5, 1)))
+        monkeypatch.setattr(Clearing, "forget", held)  # the first bid is decided, and its buyer does not know yet
         clearing = table.market.running.broker._clearing
-        bids = [verify(data, Bid, signer=None) for data in (first, second)]
-        answers = await asyncio.gather(
-            *(clearing.bid(table.buyer.peer_id, bid, data) for bid, data in zip(bids, (first, second), strict=True)),
-            return_exceptions=True,
-        )
-        assert isinstance(answers[0], bytes) and isinstance(table.buyer.opened(answers[0]), Unmatched)
-        if isinstance(answers[1], bytes):
-            assert isinstance(table.buyer.opened(answers[1]), Deal)
-        else:
-            assert getattr(answers[1], "code", "") == "wrong-state"
+
+        def sent(bid: Bid) -> asyncio.Task[bytes]:
+            return asyncio.create_task(clearing.bid(table.buyer.peer_id, bid, sign(table.buyer.identity, bid)))
+
+        async def decided() -> bool:
+            return (await table.row()).state == "unmatched"
+
+        async def settled() -> bool:
+            return (await table.row()).state == "settled"
+
+        first = sent(table.bid(1))
+        await eventually(decided)
+        second = sent(table.bid(5, 1))
+        await eventually(settled)
+        told.set()
+        assert isinstance(table.buyer.opened(await first), Unmatched)
+        assert isinstance(table.buyer.opened(await second), Deal)
 
 
 # ---- asks that are not the answer -----------------------------------------------------------------------------------
@@ -404,10 +424,11 @@ async def test_an_ask_that_comes_while_nobody_clears_its_bid_is_kept(sit: Sit, m
         await table.buyer.hello()
         await table.seller.hello(last_mail=len(table.seller.mail))
         assert (await table.row()).state == "quoted" and await table.held() == 2 * CREDIT, "the bid still binds"
-        assert isinstance(await table.seller.ask(table.ask(request, 2)), Done)
-        deal = table.buyer.opened(await table.buyer.ask_bytes(data))
-        assert isinstance(deal, Deal) and deal.price == 2 * CREDIT
-        assert sum(isinstance(mail, AskRequest) for mail in table.seller.mail) == 1, "it was not asked again"
+        assert isinstance(await table.seller.ask(table.ask(request, 3)), Done)
+        assert isinstance(table.buyer.opened(await table.buyer.ask_bytes(data)), Unmatched)
+        assert await table.requests() == [1], "it was not asked again"
+        deal = await table.buyer.ask(table.bid(3, 2))
+        assert isinstance(deal, Deal) and deal.price == 3 * CREDIT
 
 
 # ---- what is told ---------------------------------------------------------------------------------------------------

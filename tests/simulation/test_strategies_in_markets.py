@@ -13,11 +13,11 @@ from test_markets import in_order, seller_and_buyer, states
 
 from p2pmarket.broker_node import parcels
 from p2pmarket.broker_node.parcels import Parcels
-from p2pmarket.crypto.signing import type_of
+from p2pmarket.crypto.signing import type_of, verify
 from p2pmarket.errors import ConnectionLost, Refused
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.messages import AskRequest, Bid, GainReport, Unmatched
+from p2pmarket.messages import Ask, AskRequest, Bid, GainReport, Unmatched
 from p2pmarket.node.buyer import Buyer
 from p2pmarket.node.link import BrokerLink
 from p2pmarket.node.strategies.budgeted import Budgeted
@@ -68,6 +68,18 @@ async def test_agents_meet_at_the_first_overlap(open_market: OpenMarket) -> None
         (sale,) = (await seller.trade(right())).sold
         assert sale.price == purchase.price
         await in_order(market, 2)
+
+
+@pytest.mark.parametrize("max_revisions", [0, 1])
+async def test_an_ask_binds_as_long_as_its_bid_may_be_raised(open_market: OpenMarket, max_revisions: int) -> None:
+    async with open_market(rounds="continuous", max_revisions=max_revisions, ask_seconds=5) as market:
+        seller, buyer = await seller_and_buyer(market, Competitive(buy=False, highest_value=50 * CREDIT))
+        (report,) = (await buyer.trade(left())).reports
+        word = await seller._journal.run(
+            AgentJournal.asked, market.running.peer_id, report.seller_snapshot, report.trade
+        )
+        assert word is not None
+        assert (verify(word, Ask, signer=None).expires_ms >= report.expires_ms) is (max_revisions > 0)
 
 
 async def test_a_buyer_that_stops_raising_declines_and_owes_nothing(open_market: OpenMarket) -> None:
