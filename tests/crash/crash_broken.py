@@ -1,7 +1,8 @@
 """Builds that are broken on purpose: what the harness must find, or it finds nothing.
 
 Knows: how to patch a party's process into one of them, and at which kill it shows. Each is a mistake that somebody
-could make, not a caricature: without a kill all of them trade well. A last-chunk flag is not among them: how many
+could make, not a caricature: without a kill all of them trade well, and some kills are mended by what an agent asks the
+broker when it starts, so that the moment matters. A last-chunk flag is not among them: how many
 chunks a parcel has is in its signed header, so a cut parcel is never taken for a whole one.
 """
 
@@ -37,6 +38,7 @@ class Broken:
     """Whom to kill to see it."""
     place: str
     """Where."""
+    deal: str = "standing"
 
 
 def split_settlement() -> None:
@@ -125,8 +127,8 @@ def _patch(place: object, **parts: object) -> None:
 
 BUILDS: Mapping[str, Broken] = {
     "split-settlement": Broken(split_settlement, "broker", "broken.half.after"),
-    "no-replies": Broken(no_replies, "buyer", "send.bid.after"),
+    "no-replies": Broken(no_replies, "broker", "send.deal.before"),
     "early-answers": Broken(early_answers, "broker", "send.deal.after"),
-    "no-intent": Broken(no_intent, "buyer", "send.bid.after"),
+    "no-intent": Broken(no_intent, "buyer", "send.bid.after", "slow"),
     "fetched-first": Broken(fetched_first, "buyer", "send.fetch.before"),
 }

@@ -111,7 +111,7 @@ def kills(places: Sequence[Reached], seed: int) -> Iterator[Kill]:
 def broken_kills(name: str) -> Iterator[Kill]:
     """The kill at which a broken build shows, again and again."""
     while True:
-        yield Kill(BUILDS[name].party, BUILDS[name].place)
+        yield Kill(BUILDS[name].party, BUILDS[name].place, deal=BUILDS[name].deal)
 
 
 class Campaign:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,6 +45,8 @@ class Deal:
     raised: int | None = None
     """What the buyer bids when the first bid was below the ask; None: it leaves it."""
     ask: int | None = CREDIT // 2
+    ask_after_s: float = 0.0
+    """How long the seller thinks, where it is asked."""
     standing: bool = True
     """The ask goes with the snapshot; otherwise the seller is asked at every bid."""
 
@@ -53,6 +56,7 @@ LOST_ASK = CREDIT // 3
 DEALS: Mapping[str, Deal] = {
     "standing": Deal(),
     "asked": Deal(standing=False),
+    "slow": Deal(standing=False, ask_after_s=1.5),
     "declined": Deal(bid=None),
     "below": Deal(ask=2 * CREDIT),
     "raised": Deal(ask=2 * CREDIT, raised=3 * CREDIT),
@@ -157,4 +161,5 @@ class Obedient(Strategy):
         return self.told.deal.ask if self.told.deal.standing else None
 
     def ask(self, request: AskRequest) -> int | None:
+        time.sleep(self.told.deal.ask_after_s)
         return self.told.deal.ask
