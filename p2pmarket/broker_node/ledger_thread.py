@@ -37,7 +37,7 @@ class LedgerThread(OwnThread[Ledger]):
     """Runs functions on the ledger, one after the other; those that wait at the same time commit together.
 
     Each is run inside one transaction around all of the batch: its own `transaction()`s are nested in that, and what
-    raises inside of one is undone alone, as ever.
+    raises inside of one is undone alone, as ever. What is no Exception is the end of this process: nobody is answered.
     """
 
     def __init__(self, make: Callable[[], Ledger]) -> None:
@@ -78,7 +78,7 @@ class LedgerThread(OwnThread[Ledger]):
         try:
             with ledger.transaction() as connection:
                 outcomes = [self._run_one(job, connection) for job in batch]
-        except BaseException as fault:
+        except Exception as fault:
             for job in batch:
                 job.future.set_exception(fault)
             return
@@ -96,16 +96,16 @@ class LedgerThread(OwnThread[Ledger]):
                 batch.append(job)
         return batch
 
-    def _run_one(self, job: _Job, connection: sqlite3.Connection) -> tuple[Any, BaseException | None]:
+    def _run_one(self, job: _Job, connection: sqlite3.Connection) -> tuple[Any, Exception | None]:
         """What a job returns, or what it raises.
 
-        :raises BaseException: what it raises, where the disk took the whole transaction with it
+        :raises Exception: what it raises, where the disk took the whole transaction with it
         """
         if self._stopped is not None:
             return None, _again(self._stopped)
         try:
             return job.call(), None
-        except BaseException as error:
+        except Exception as error:
             if not connection.in_transaction:
                 raise
             return None, error

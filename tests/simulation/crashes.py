@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from p2pmarket.broker_node import clearing
+from p2pmarket.broker_node.ledger_thread import LedgerThread
 from p2pmarket.errors import ConnectionLost
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.network.memory import MemoryNetwork
@@ -42,7 +43,12 @@ class Killer:
         self._network: MemoryNetwork | None = None
         self._threads: dict[str, OwnThread[Any]] = {}
         self._dead: set[int] = set()
-        run = OwnThread.run
+        for kind in (OwnThread, LedgerThread):
+            monkeypatch.setattr(kind, "run", self._watched(kind.run))
+        monkeypatch.setattr(clearing, "DRAIN_SECONDS", 0.01)
+
+    def _watched(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run` of a thread, with its uses counted."""
 
         async def watched(thread: OwnThread[Any], work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if id(thread) in self._dead:
@@ -56,8 +62,7 @@ class Killer:
                 await asyncio.get_running_loop().create_future()
             return result
 
-        monkeypatch.setattr(OwnThread, "run", watched)
-        monkeypatch.setattr(clearing, "DRAIN_SECONDS", 0.01)
+        return watched
 
     def watch(self, network: MemoryNetwork) -> None:
         """Counts the writes on this network."""
