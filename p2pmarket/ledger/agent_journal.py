@@ -10,10 +10,10 @@ An intent is written before its message is sent, so an agent that was killed kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from p2pmarket.crypto.signing import type_of, verify
-from p2pmarket.errors import PeerFault, RuleBroken
+from p2pmarket.errors import RuleBroken
 from p2pmarket.ledger import agent_rules, agent_trades
 from p2pmarket.ledger.agent_book import AgentBook
 from p2pmarket.ledger.agent_schema import AgentTrade, Evidence, Intent
@@ -127,13 +127,13 @@ class AgentJournal(AgentBook):
             raise RuleBroken("this receipt is for another buyer and seller", code="not-mine")
         with self._database.reading() as connection:
             row = agent_trades.load(connection, broker, receipt.trade)
+        known, snapshot = (row.bid or row.ask, row.snapshot) if row is not None else (None, None)
         if receipt.buyer == self.peer:
-            word = row.bid if row is not None and row.bid is not None else _own(word, agent_rules.bid_for, receipt)
-            conflict = agent_rules.conflict_with_bid(receipt, word)
+            word, conflict = agent_rules.judge_purchase(receipt, (known, word))
+        elif known is None and word is None:
+            conflict = ""
         else:
-            known = row.ask if row is not None else None
-            word = known or _own(word, agent_rules.ask_for, receipt)
-            conflict = agent_rules.conflict_with_ask(receipt, word) if word is not None else ""
+            word, conflict = agent_rules.judge_sale(receipt, (known, word), snapshot)
         conflict = agent_rules.conflict_with_receipt(row, receipt, data) or conflict
         if conflict:
             shown = (row.bid, row.ask, row.receipt, row.refund) if row is not None else ()
@@ -146,7 +146,8 @@ class AgentJournal(AgentBook):
         return receipt
 
     def keep_sale(self, broker: str, data: bytes) -> Receipt:
-        """Keeps a signed Sold: a receipt, and for which snapshot; held against what this agent asked for that.
+        """Keeps a signed Sold: a receipt, and for which snapshot. Where what this agent asked for that is not known
+        here, or does not allow it, the sale is `unclear` until the broker has shown this agent's own word.
 
         :raises BadSignature, MalformedMessage, RuleBroken: as `keep_receipt`
         """
@@ -154,7 +155,12 @@ class AgentJournal(AgentBook):
         receipt = verify_receipt(sold.receipt, broker)
         if (sold.trade, sold.price, sold.fee) != (receipt.trade, receipt.price, receipt.fee):
             raise self.accuse(broker, "it told of another sale than its receipt proves", data)
-        return self.keep_receipt(broker, sold.receipt, self.asked(broker, sold.snapshot, sold.trade))
+        asked = self.asked(broker, sold.snapshot, sold.trade)
+        word, _ = agent_rules.judge_sale(receipt, (asked,), sold.snapshot)
+        self.keep_receipt(broker, sold.receipt, word)
+        with self.transaction("sale") as connection:
+            agent_trades.set_sale(connection, broker, sold.trade, sold.snapshot)
+        return receipt
 
     def keep_status(self, broker: str, status: TradeStatus) -> str:
         """Keeps what a broker's signed Status says of a trade that was settled once; says what of it was missing here:
@@ -176,7 +182,8 @@ class AgentJournal(AgentBook):
         if after.role == "buyer" and after.fetched_ms is None and status.state in (DELIVERED, LAPSED):
             self.give_up(broker, status.trade, agent_trades.RECOVERED)
         if after.role == "seller" and after.ask is None:
-            raise self.accuse(broker, "it sold what this agent named no price for", status.receipt)
+            _, conflict = agent_rules.judge_sale(receipt, (status.word,), after.snapshot)
+            raise self.accuse(broker, conflict, status.receipt, *filter(None, (status.word,)))
         if before is None or (after.role == "buyer" and before.bid is None):
             return "purchase" if after.role == "buyer" else "sale"
         return "" if before.ask == after.ask else "word"
@@ -326,14 +333,3 @@ def _may_bid(row: AgentTrade, bid: Bid, data: bytes) -> bool:
         return not row.reason
     last = verify(row.bid, Bid, signer=None)
     return row.reason == UNMATCHED and bid.revision == last.revision + 1 and bid.amount > last.amount
-
-
-def _own(word: bytes | None, check: Callable[[Receipt, bytes], object], receipt: Receipt) -> bytes | None:
-    """The word that a broker shows as this agent's, where it is that and is for this trade."""
-    if word is None:
-        return None
-    try:
-        check(receipt, word)
-    except PeerFault:
-        return None
-    return word

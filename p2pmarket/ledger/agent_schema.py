@@ -34,6 +34,7 @@ SCHEMA: tuple[str, ...] = (
         bid_amount INTEGER NOT NULL DEFAULT 0 CHECK (bid_amount >= 0),
         bid_expires_ms INTEGER NOT NULL DEFAULT 0,
         ask BLOB,
+        snapshot BLOB CHECK (length(snapshot) = 32),
         price INTEGER NOT NULL DEFAULT 0 CHECK (price >= 0),
         fee INTEGER NOT NULL DEFAULT 0 CHECK (fee BETWEEN 0 AND price),
         receipt BLOB,
@@ -117,6 +118,8 @@ class AgentTrade:
     bid_expires_ms: int
     ask: bytes | None
     """A seller's own word for this sale: its signed Ask, or its Submit with a standing one."""
+    snapshot: bytes | None
+    """Of a sale: what was sold, as the broker's mail named it."""
     price: int
     fee: int
     receipt: bytes | None

@@ -65,6 +65,11 @@ def set_receipt(
         )
 
 
+def set_sale(connection: sqlite3.Connection, broker: str, trade: bytes, snapshot: bytes) -> None:
+    """What was sold."""
+    connection.execute("UPDATE trades SET snapshot = ? WHERE broker = ? AND trade = ?", (snapshot, broker, trade))
+
+
 def set_refund(connection: sqlite3.Connection, broker: str, trade: bytes, data: bytes | None, at_ms: int) -> None:
     """The price was paid back; what was kept of that first stays."""
     connection.execute(

@@ -69,6 +69,11 @@ class Recovery:
         unclear = await self._journal.run(AgentJournal.unclear, broker)
         if not unclear:
             return
+        for row in unclear:
+            if row.role == "seller":
+                log.warning(
+                    "this agent did not ask so little in trade %s; the broker is asked why", row.trade.hex()[:8]
+                )
         try:
             status = await self._ask(broker, StatusRequest(_id(), tuple(row.trade for row in unclear[:MAX_ASKED])))
         except Refused as error:
