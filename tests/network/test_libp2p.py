@@ -220,6 +220,29 @@ async def test_a_node_keeps_a_bounded_number_of_records(join_libp2p, attacker, m
     assert set(await victim.lookup(KEY)) == set(names[:3])
 
 
+@pytest.mark.testnet
+async def test_a_node_keeps_heads_of_a_bounded_number_of_logs(join_libp2p, attacker, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_DHT_LOGS", 2)
+    monkeypatch.setattr(limits, "MAX_DHT_HEADS_PER_LOG", 2)
+    victim = await join_libp2p("victim")
+    node = await attacker(victim)
+    expires = (now_ms() + QUARTER_HOUR_MS) / 1000
+    logs = [identity_of(f"log-{number}") for number in range(19)]  # more than there are keys of announcements
+
+    async def store(log, publisher: str) -> bool:
+        head = sign(log, Checkpoint("digits", log.peer_id, 1, bytes(32), 1))
+        key, value = DHTID.generate(source=head_key("digits", log.peer_id)), MSGPackSerializer.dumps(head)
+        peer = PeerID.from_base58(victim.peer_id)
+        (stored,) = await node.protocol.call_store(peer, [key], [value], [expires], [publisher])
+        return stored
+
+    kept = [await store(log, "one") for log in logs]
+    assert kept == [True] * 18 + [False], "two, and what is free of the sixteen for announcements"
+    assert [await store(logs[0], publisher) for publisher in ("one", "two", "three")] == [True, True, False]
+    now = now_ms()
+    assert await victim.publish(KEY, statement_of(identity_of("victim"), issued_ms=now), now + QUARTER_HOUR_MS)
+
+
 # ---- the daemon dies ----------------------------------------------------------------------------------------------
 
 

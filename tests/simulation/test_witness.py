@@ -17,6 +17,7 @@ from p2pmarket.broker_node import desk, witness
 from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.errors import Refused, RuleBroken
 from p2pmarket.ledger.agent_journal import AgentJournal
+from p2pmarket.ledger.heads import Head, head_of
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.messages import Bid, Checkpoint, Consistency, Welcome
 from p2pmarket.network.table import head_key
@@ -133,6 +134,7 @@ async def test_a_fork_of_another_length_stops_one_broker_and_convicts_the_other(
             assert "older than what it signed before" in (await one.trade(left())).problem
             market.network._table[head_key("blobs", market.running.peer_id)].pop(two.peer_id)
             old = await one._journal.run(AgentJournal.proven_head, market.running.peer_id, "blobs")
+            assert old is not None
             market.network.plant(head_key("blobs", one.broker), one.peer_id, old.body, now_ms() + 60_000)
             with contradiction():
                 await exchange(two)
@@ -204,8 +206,13 @@ async def test_what_strangers_put_under_the_key_is_passed_over(
         for number, value in enumerate([*junk, bytes(bent)]):
             market.network.plant(key, f"stranger {number}", value, now_ms() + 60_000)
         await exchange(one)
-        verified, head_of = [], rules.head_of
-        monkeypatch.setattr(rules, "head_of", lambda *args: verified.append(args) or head_of(*args))
+        verified: list[bytes] = []
+
+        def counted(body: bytes, *about: str) -> Head:
+            verified.append(body)
+            return head_of(body, *about)
+
+        monkeypatch.setattr(rules, "head_of", counted)
         writes = market.network.writes[one.peer_id]
         await exchange(one)
         assert market.network.writes[one.peer_id] == writes + 1, "its own question about the newest head"
