@@ -57,7 +57,8 @@ def queue(connection: sqlite3.Connection, peer: str, body: bytes) -> int:
 def catch_up(connection: sqlite3.Connection, peer: str, number: int) -> bool:
     """Makes a peer's mail continue after `number` where the mailbox is behind it; True where it was.
 
-    It is behind when an older copy of the ledger was restored: the peer would pass over mail of numbers it has seen.
+    It is behind where an older copy of the ledger was restored that lacks mail and no leaf (one that lacks leaves is
+    found by the heads that agents show): the peer would pass over mail of numbers it has seen.
     """
     row = connection.execute("SELECT last FROM mailboxes WHERE peer = ?", (peer,)).fetchone()
     if number <= (row[0] if row else 0):

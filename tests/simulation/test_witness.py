@@ -285,6 +285,23 @@ async def test_an_old_ledger_refuses_everybody_until_the_newer_one_is_back(
     caplog.clear()
 
 
+async def test_an_older_copy_that_lacks_mail_alone_goes_on(
+    open_market: OpenMarket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No leaf is lost, so no history changes; mail is numbered on, else the agent would pass over all of it."""
+    async with open_market(rounds="continuous") as market:
+        agent, ledger = await joins(market, "agent"), market.folder / "broker" / "ledger.sqlite"
+        await market.stop_broker()
+        shutil.copy(ledger, tmp_path / "backup")
+        await market.start_broker()
+        assert (await agent.trade(left())).problem == ""
+        await market.stop_broker()
+        shutil.copy(tmp_path / "backup", ledger)
+        await market.start_broker()
+        assert (await agent.trade(left())).problem == "" and await distrusted(agent) == {}
+        assert "was a backup restored?" in caplog.text and not market.running.broker._witness.rolled_back
+
+
 async def test_a_forged_head_stops_nobody_else(open_market: OpenMarket, caplog: pytest.LogCaptureFixture) -> None:
     async with open_market(rounds="continuous") as market:
         honest = await joins(market, "honest")
