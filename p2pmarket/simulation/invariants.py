@@ -129,12 +129,12 @@ def _journal(journal: AgentJournal, peer: str, broker: str, rows: Mapping[bytes,
         if row.receipt is not None and (mine is None or mine.receipt != row.receipt):
             yield f"{name} was paid and its receipt is not here"
         elif mine is not None:
-            yield from (f"{name}: {sentence}" for sentence in _own_trade(mine, row, broker))
+            yield from (f"{name}: {sentence}" for sentence in own_trade_problems(mine, row, broker))
     for trade in known.keys() - rows.keys():
         yield f"trade {trade.hex()[:8]} is in the journal alone"
 
 
-def _own_trade(mine: AgentTrade, row: TradeRow, broker: str) -> Iterator[str]:
+def own_trade_problems(mine: AgentTrade, row: TradeRow, broker: str) -> Iterator[str]:
     """One trade as an agent has it, against the ledger."""
     if mine.receipt is None:
         if row.receipt is not None:
