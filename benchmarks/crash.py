@@ -78,9 +78,11 @@ def show(figures: dict[str, Any]) -> None:
     bound = figures["rate_below_at_95"]
     table = Table("figure", "value", title=f"{figures['kills']} kills in {figures['seconds']:.0f} s")
     for name, value in figures.items():
-        if name not in ("kills", "seconds", "problems", "rate_below_at_95"):
+        if name not in ("kills", "seconds", "problems", "slowest", "rate_below_at_95"):
             table.add_row(name, str(value))
     table.add_row("failures a kill, at 95 %", "there were failures" if bound is None else f"below {bound:.4f} (3/n)")
+    for sentence in figures["slowest"]:
+        table.add_row("slowest", sentence)
     for sentence in figures["problems"]:
         table.add_row("problem", sentence)
     Console().print(table)

@@ -198,6 +198,8 @@ class Database:
             yield
         except sqlite3.OperationalError as error:
             raise _operational(self.path, str(error)) from error
+        except UnicodeDecodeError as error:  # a name in the schema: SQLite's own message cannot be read
+            raise JournalDamaged(f"{self.path} is damaged ({error.reason}); restore it from a backup") from error
         except sqlite3.IntegrityError as error:
             raise JournalDamaged(
                 f"{self.path} refused a change that breaks its own rules ({error}), and nothing was written; "
@@ -234,4 +236,6 @@ def _operational(path: Path, problem: str) -> MachineFault | sqlite3.Operational
         return DiskFull(f"{path} cannot be written ({problem}); check its owner and mode and those of its folder")
     if "I/O error" in problem:
         return DiskFull(f"the disk failed under {path} ({problem}); check the disk, then start again")
+    if any(word in problem for word in ("no such", "malformed", "decode")):
+        return JournalDamaged(f"{path} is damaged ({problem}); restore it from a backup")
     return sqlite3.OperationalError(problem)

@@ -39,7 +39,8 @@ class Tally:
     misses: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
     """Kills whose place was not reached, or that came when all was done."""
     problems: list[Problem] = dataclasses.field(default_factory=list)
-    recoveries_s: list[float] = dataclasses.field(default_factory=list)
+    recoveries: list[tuple[float, Kill]] = dataclasses.field(default_factory=list)
+    """In seconds."""
     settled: int = 0
 
     def add(self, kill: Kill, outcome: Outcome) -> None:
@@ -48,7 +49,7 @@ class Tally:
         self.problems += [dataclasses.replace(one, sentence=f"{one.sentence} ({kill})") for one in outcome.problems]
         self.settled += outcome.settled
         if outcome.hit:
-            self.recoveries_s.append(outcome.recovery_s)
+            self.recoveries.append((outcome.recovery_s, kill))
 
     @property
     def kills(self) -> int:
@@ -57,7 +58,7 @@ class Tally:
 
     def percentile(self, fraction: float) -> float:
         """Of the recoveries, in seconds: the smallest that so many are not above; 0 where there is none."""
-        ordered = sorted(self.recoveries_s)
+        ordered = sorted(seconds for seconds, _ in self.recoveries)
         return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)] if ordered else 0.0
 
     def figures(self) -> dict[str, object]:
@@ -86,8 +87,13 @@ class Tally:
             "places_hit": len({key for key in self.hits if key[1] != RANDOM}),
             "not_hit": sum(self.misses.values()),
             "never_hit": sorted(f"{party} {place}" for party, place in self.misses.keys() - self.hits.keys()),
+            "slowest": [f"{seconds:.2f} s: {kill}" for seconds, kill in sorted(self.recoveries, key=_seconds)[-5:]],
             "problems": [f"{one.kind}: {one.sentence}" for one in self.problems[:20]],
         }
+
+
+def _seconds(recovery: tuple[float, Kill]) -> float:
+    return recovery[0]
 
 
 def kills(places: Sequence[Reached], seed: int) -> Iterator[Kill]:
