@@ -54,11 +54,12 @@ from p2pmarket.network.transfer import send_parcel
 from p2pmarket.network.transport import Transport
 from p2pmarket.node.buyer import Buyer
 from p2pmarket.node.gossip import Gossip
-from p2pmarket.node.link import BrokerLink, FindBrokers, Joined, Welcomed, again
+from p2pmarket.node.link import BrokerLink, FindBrokers, Welcomed, again
 from p2pmarket.node.recovery import Recovery
 from p2pmarket.node.results import Purchase, TradeResult
 from p2pmarket.node.seller import Seller
 from p2pmarket.node.strategy import Strategy
+from p2pmarket.node.welcome import Joined
 from p2pmarket.parameters.packing import digest_of, pack
 from p2pmarket.parameters.snapshot import check_against, check_finite, load_in_place, take_snapshot
 from p2pmarket.threads import OwnThread

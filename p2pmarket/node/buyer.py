@@ -39,9 +39,10 @@ from p2pmarket.messages import (
 )
 from p2pmarket.network.spool import Incoming
 from p2pmarket.network.transfer import receive_parcel
-from p2pmarket.node.link import BrokerLink, Joined, again
+from p2pmarket.node.link import BrokerLink, again
 from p2pmarket.node.results import Purchase, TradeResult
 from p2pmarket.node.strategy import Strategy, Wallet
+from p2pmarket.node.welcome import Joined
 from p2pmarket.parameters.packing import digest_of, read_manifest, unpack
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock, format_credits

@@ -25,7 +25,8 @@ from p2pmarket.messages import Consistency, ConsistencyRequest
 from p2pmarket.network.table import head_key
 from p2pmarket.network.transport import Transport
 from p2pmarket.node import witness
-from p2pmarket.node.link import BrokerLink, Joined
+from p2pmarket.node.link import BrokerLink
+from p2pmarket.node.welcome import Joined
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock
 

@@ -17,16 +17,14 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from p2pmarket.crypto.keyring import Keyring, verify_statement
+from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, type_of, verify
 from p2pmarket.errors import (
     BrokerChanged,
     ConnectionLost,
-    MalformedMessage,
     MarketError,
     MarketNotFound,
-    ModelError,
     NetworkFault,
     PeerFault,
     Refused,
@@ -35,7 +33,6 @@ from p2pmarket.errors import (
 from p2pmarket.ledger.agent_book import distrust_sentence
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.heads import Head, head_of
-from p2pmarket.market import MarketTerms
 from p2pmarket.messages import (
     PROTOCOL_VERSION,
     Balance,
@@ -54,7 +51,7 @@ from p2pmarket.network.session import Session, read_frame, write_frame
 from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream, Transport
 from p2pmarket.node import witness
-from p2pmarket.parcel import Schema
+from p2pmarket.node.welcome import Joined
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock
 from p2pmarket.wire import Frame, Kind
@@ -92,46 +89,6 @@ FINAL_CODES = frozenset(
     }
 )
 """Why there is no session, where trying again at once does not mend it."""
-
-
-class Joined:
-    """What a broker's Welcome said, verified."""
-
-    def __init__(self, welcome: Welcome, broker: str, now_ms: int) -> None:
-        """:raises PeerFault: a part that is not the broker's, or keys that ran out"""
-        self.broker = broker
-        self.terms: MarketTerms = verify(welcome.terms, MarketTerms, signer=broker)
-        self._schemas = self._schemas_of_tasks(welcome)
-        self.data: dict[str, bytes] = dict(zip(self._schemas, welcome.data_of_task, strict=False))
-        """Task -> digest of the broker's validation data: what its reports must name."""
-        self.keys: KeyStatement = verify_statement(welcome.keys, peer=broker, now_ms=now_ms)
-        self.balance = welcome.balance
-        """Micro-credits on the agent's account, as last heard."""
-        self._balance_ms = welcome.broker_ms
-        self.ahead_ms = welcome.broker_ms - now_ms
-        """How far the broker's clock is ahead of ours, travel time included."""
-
-    def schema(self, task: str) -> Schema:
-        """Names, shapes and types of a snapshot's tensors.
-
-        :raises ModelError: the market has no such task
-        """
-        if task not in self._schemas:
-            raise ModelError(f"this market has no task {task!r}; it has {', '.join(self._schemas)}")
-        return self._schemas[task]
-
-    def _schemas_of_tasks(self, welcome: Welcome) -> dict[str, Schema]:
-        schemas = [verify(data, Schema, signer=self.broker) for data in welcome.schemas]
-        names = [task.name for task in self.terms.tasks]
-        indices = welcome.schema_of_task
-        if not len(names) == len(indices) == len(welcome.data_of_task) or max(indices) >= len(schemas):
-            raise MalformedMessage("the broker's welcome does not say which model each of its tasks has")
-        return {name: schemas[index] for name, index in zip(names, indices, strict=True)}
-
-    def note_balance(self, balance: int, settled_ms: int) -> None:
-        """Takes the balance that a settlement left, by the broker's clock; one that is told late is passed over."""
-        if settled_ms >= self._balance_ms:
-            self.balance, self._balance_ms = balance, settled_ms
 
 
 class BrokerLink:

@@ -16,7 +16,8 @@ from p2pmarket.errors import Refused
 from p2pmarket.ledger.agent_journal import UNMATCHED, AgentJournal
 from p2pmarket.ledger.trade import ENDS, PAID, QUOTED, REFUNDED
 from p2pmarket.messages import Status, StatusRequest, TradeStatus
-from p2pmarket.node.link import BrokerLink, Joined
+from p2pmarket.node.link import BrokerLink
+from p2pmarket.node.welcome import Joined
 from p2pmarket.threads import OwnThread
 
 log = logging.getLogger(__name__)

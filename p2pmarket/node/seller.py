@@ -19,9 +19,10 @@ from p2pmarket.errors import MarketError, NetworkFault, Refused
 from p2pmarket.ledger.agent_journal import AgentJournal, AgentTrade
 from p2pmarket.messages import Ask, AskRequest, Message, Refund, Sold, Statistics, StatisticsRequest, Submit
 from p2pmarket.network.streams import end_tasks
-from p2pmarket.node.link import BrokerLink, HearMail, Joined
+from p2pmarket.node.link import BrokerLink, HearMail
 from p2pmarket.node.results import Repaid, Sale, TradeResult
 from p2pmarket.node.strategy import Knowledge, PastAsk, Strategy
+from p2pmarket.node.welcome import Joined
 from p2pmarket.pricing.history import PriceStatistics
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock

@@ -27,9 +27,9 @@ from p2pmarket.messages import Appraisal, Bid, Deal, GainReport
 from p2pmarket.models import build_model
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.buyer import Buyer
-from p2pmarket.node.link import Joined
 from p2pmarket.node.results import TradeResult
 from p2pmarket.node.strategy import Strategy
+from p2pmarket.node.welcome import Joined
 from p2pmarket.simulation.market import MarketInMemory
 
 SELL, BUY = Strategy(buy=False), Strategy(sell=False, minimum_gain=-1.0)

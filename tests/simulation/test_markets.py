@@ -23,8 +23,9 @@ from p2pmarket.network.memory import Fault
 from p2pmarket.network.session import Session
 from p2pmarket.node.agent import AsyncAgent
 from p2pmarket.node.buyer import Buyer
-from p2pmarket.node.link import Joined, again
+from p2pmarket.node.link import again
 from p2pmarket.node.strategy import Strategy, Wallet
+from p2pmarket.node.welcome import Joined
 from p2pmarket.simulation.market import MarketInMemory
 from p2pmarket.units import now_ms
 
