@@ -316,8 +316,8 @@ def test_a_transaction_that_was_cut_off_is_undone(case: Case, cut_off: tuple[Pat
 def test_a_torn_rollback_journal_never_leaves_half_a_payment(
     case: Case, cut_off: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Only a disk that loses what it has synced tears one. Words may remain of what was undone, such as a sale's mail or
-    a bid without its intent; money moved as a whole, not at all, or the file is refused."""
+    """Only a disk that loses what it has synced tears one. Words may remain of what was undone, such as a sale's mail
+    or a bid without its intent; money moved as a whole, not at all, or the file is refused."""
     image, journal = cut_off
     half, pages = image.read_bytes(), journal.read_bytes()
     well = case.copy(tmp_path / "well")
