@@ -140,10 +140,10 @@ class Parcels:
         trade = ledger.trade(trade_id)
         if trade.buyer != buyer:
             raise RuleBroken("this trade is not yours", code="not-yours")
-        if trade.state != SETTLED:
-            raise RuleBroken(f"this trade is {trade.state}, nothing waits to be fetched", code="wrong-state")
         if trade.fetch_before_ms is not None and trade.fetch_before_ms <= self._clock():
             raise Expired("the time to fetch this delivery is over; it was kept as long as the market's terms say")
+        if trade.state != SETTLED:
+            raise RuleBroken(f"this trade is {trade.state}, nothing waits to be fetched", code="wrong-state")
         return trade
 
     def _mark_served(self, ledger: Ledger, trade_id: bytes, buyer: str) -> None:

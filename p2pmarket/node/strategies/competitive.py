@@ -13,7 +13,8 @@ from p2pmarket.errors import SettingsError
 from p2pmarket.limits import MAX_AMOUNT
 from p2pmarket.messages import AskRequest, GainReport, Unmatched
 from p2pmarket.node.strategy import Knowledge, PastAsk, Strategy, Wallet, check_amounts
-from p2pmarket.pricing.history import ENOUGH, MILLION, Observation, reserve_from, reserve_from_statistics
+from p2pmarket.pricing.bargaining import MILLION
+from p2pmarket.pricing.history import ENOUGH, Observation, reserve_from, reserve_from_statistics
 from p2pmarket.units import CREDIT
 
 HALF_LIFE_MS = 7 * 24 * 3600 * 1000
