@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ from p2pmarket.messages import Done
 from p2pmarket.network.session import write_frame
 from p2pmarket.wire import Frame, Kind, encode_frame
 
+Orders = Callable[[str], FailPoints]
+
 
 @pytest.fixture
-def order(monkeypatch: pytest.MonkeyPatch):
+def order(monkeypatch: pytest.MonkeyPatch) -> Orders:
     """`order("send.deal.before:1:error")` orders that of this process until the test ends."""
 
     def set_orders(text: str) -> FailPoints:
@@ -34,7 +37,7 @@ def order(monkeypatch: pytest.MonkeyPatch):
     return set_orders
 
 
-def test_orders_are_read():
+def test_orders_are_read() -> None:
     assert read_orders("") == ()
     assert read_orders("ledger.settle.after:2:kill,send.deal.before:1:delay") == (
         Order("ledger.settle.after", 2, "kill"),
@@ -43,12 +46,12 @@ def test_orders_are_read():
 
 
 @pytest.mark.parametrize("text", ["a", "a:1", "a:0:kill", "a:-1:kill", "a:x:kill", ":1:kill", "a:1:die", "a:1:kill:2"])
-def test_an_order_that_cannot_be_read_is_refused(text: str):
+def test_an_order_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="write name:nth"):
         read_orders(text)
 
 
-def test_an_error_comes_at_that_visit_and_no_other(order):
+def test_an_error_comes_at_that_visit_and_no_other(order: Orders) -> None:
     order("here:2:error")
     failpoints.reach("here")
     failpoints.reach("there")
@@ -58,9 +61,9 @@ def test_an_error_comes_at_that_visit_and_no_other(order):
     assert issubclass(FailPointHit, MachineFault)
 
 
-def test_a_delay_waits_and_goes_on(order, monkeypatch: pytest.MonkeyPatch):
+def test_a_delay_waits_and_goes_on(order: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(failpoints.time, "sleep", waited.append)
+    monkeypatch.setattr("time.sleep", waited.append)
     order("here:1:delay")
     failpoints.reach("here")
     failpoints.reach("here")
@@ -68,7 +71,7 @@ def test_a_delay_waits_and_goes_on(order, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(("orders", "code"), [("here:2:kill", -signal.SIGKILL), ("here:4:kill", 0), ("", 0)])
-def test_a_kill_is_a_sigkill(orders: str, code: int):
+def test_a_kill_is_a_sigkill(orders: str, code: int) -> None:
     program = "from p2pmarket import failpoints\nfor _ in range(3): failpoints.reach('here')"
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, failpoints.VARIABLE: orders}, timeout=60, check=False
@@ -76,7 +79,7 @@ def test_a_kill_is_a_sigkill(orders: str, code: int):
     assert done.returncode == code
 
 
-def test_a_wrong_order_ends_the_process_before_anything_runs():
+def test_a_wrong_order_ends_the_process_before_anything_runs() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from p2pmarket import failpoints; print('ran')"],
         env={**os.environ, failpoints.VARIABLE: "nonsense"}, timeout=60, check=False, capture_output=True, text=True,
@@ -86,17 +89,20 @@ def test_a_wrong_order_ends_the_process_before_anything_runs():
     assert "SettingsError" in done.stderr
 
 
-def test_who_follows_hears_of_every_place(order):
-    points, heard = order(""), []
-    assert not failpoints.watched()
+def test_who_follows_hears_of_every_place(order: Orders) -> None:
+    points = order("")
+    heard: list[str] = []
+    before = failpoints.watched()
     points.follow = heard.append
-    assert failpoints.watched()
+    assert (before, failpoints.watched()) == (False, True)
     failpoints.reach("here")
     failpoints.reach("here")
     assert heard == ["here", "here"]
 
 
-async def test_without_orders_nothing_is_counted_or_named(order, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+async def test_without_orders_nothing_is_counted_or_named(
+    order: Orders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     points = order("")
     monkeypatch.setattr(points, "reach", None)
     failpoints.reach("here")
@@ -128,7 +134,7 @@ class Pipe:
 DONE = Frame(Kind.REPLY, 1, sign(Identity(bytes(32)), Done()))
 
 
-async def test_a_frame_is_named_by_its_message_or_its_kind(order):
+async def test_a_frame_is_named_by_its_message_or_its_kind(order: Orders) -> None:
     heard: list[str] = []
     order("").follow = heard.append
     for frame in (DONE, Frame(Kind.MAIL_ACK, 3), Frame(Kind.REQUEST, 1, b"no record")):
@@ -138,7 +144,7 @@ async def test_a_frame_is_named_by_its_message_or_its_kind(order):
 
 
 @pytest.mark.parametrize(("moment", "written"), [("before", b""), ("after", encode_frame(DONE))])
-async def test_an_error_at_a_message_is_a_broken_stream(order, moment: str, written: bytes):
+async def test_an_error_at_a_message_is_a_broken_stream(order: Orders, moment: str, written: bytes) -> None:
     order(f"send.done.{moment}:1:error")
     pipe = Pipe()
     with pytest.raises(ConnectionLost):
@@ -161,7 +167,9 @@ def rows(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(("moment", "kept"), [("before", []), ("after", [1])])
-def test_an_error_before_a_commit_undoes_it_and_after_it_does_not(order, tmp_path: Path, moment: str, kept: list[int]):
+def test_an_error_before_a_commit_undoes_it_and_after_it_does_not(
+    order: Orders, tmp_path: Path, moment: str, kept: list[int]
+) -> None:
     book = database(tmp_path)
     order(f"book.pay.{moment}:1:error")
     with pytest.raises(FailPointHit), book.transaction("pay") as connection:
@@ -173,8 +181,9 @@ def test_an_error_before_a_commit_undoes_it_and_after_it_does_not(order, tmp_pat
     book.close()
 
 
-def test_a_commit_is_named_by_all_the_work_in_it(order, tmp_path: Path):
-    book, heard = database(tmp_path), []
+def test_a_commit_is_named_by_all_the_work_in_it(order: Orders, tmp_path: Path) -> None:
+    book = database(tmp_path)
+    heard: list[str] = []
     order("").follow = heard.append
     with book.transaction() as connection:
         with book.transaction("inner"):

@@ -34,7 +34,11 @@ SAMPLE = 40
 
 
 def test_the_page_lists_every_place_and_no_other(places: Sequence[Reached]) -> None:
-    assert table(places) in PAGE.read_text(), "`python -m benchmarks.crash --places` prints what the page must hold"
+    told = {
+        line for line in PAGE.read_text().splitlines() if line.startswith(("| `journal.", "| `ledger.", "| `send."))
+    }
+    there = {line for line in table(places).splitlines() if "`" in line}
+    assert told == there, "`python -m benchmarks.crash --places` prints what the page must hold"
 
 
 def test_every_commit_and_message_has_a_place_before_and_after(places: Sequence[Reached]) -> None:
