@@ -325,9 +325,11 @@ class AskRequest(Message):
     revision: Count = 0
     """Of the bid. A revised ask is not above the one before it."""
     weight: Fraction | None = None
-    """Where the terms disclose as the paper does (section 4): purchased weight alpha, the seller's portion."""
-    ratio: float | None = None
-    """As `weight`: the buyer's loss after over before (the paper's Delta, equation 3)."""
+    """Where the terms disclose as the paper does (section 4): the buyer's purchased weight, beta."""
+    own_weight: Fraction | None = None
+    """And where the seller's own purchase from this buyer was appraised and helps: its purchased weight, alpha."""
+    own_ratio: float | None = None
+    """With `own_weight`: the seller's loss before over after that purchase, Delta_a (equation 3, of losses)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,7 +74,10 @@ class Clearing:
 
         :raises RuleBroken: an unknown trade
         """
-        rows = await self._ledger.run(lambda ledger: [ledger.trade(trade) for trade in trades])
+        wanted = list(trades)
+        if not wanted:
+            return
+        rows = await self._ledger.run(lambda ledger: [ledger.trade(trade) for trade in wanted])
         for row in rows:
             if row.state == REFUNDED:
                 self._mail_waits(row.buyer)
@@ -90,11 +93,11 @@ class Clearing:
         """
         # Also for a bid that is being cleared: the ledger knows whose trade this is, and which bid it waits with. In
         # one go, so that a bid without a stored reply is either new or still in `_clearing`.
-        stored = await self._ledger.run(
-            lambda ledger: negotiation.place_bid(ledger, self._book, self._terms, buyer, bid, data)
+        outcome = await self._ledger.run(
+            lambda ledger: negotiation.place_bid(ledger, self._book, self._terms, buyer, bid, data, self._clock())
         )
-        if stored is not None:
-            return stored
+        if outcome is not None:
+            return await self._conclude(bid, outcome)
         key = (bid.trade, bid.message_id)
         task = self._clearing.get(key)
         if task is None:
@@ -133,6 +136,10 @@ class Clearing:
             if self._answered.get(bid.trade) is answered:
                 del self._answered[bid.trade]
         outcome = await self._ledger.run(lambda ledger: negotiation.conclude(ledger, self._terms, bid, self._clock()))
+        return await self._conclude(bid, outcome)
+
+    async def _conclude(self, bid: Bid, outcome: negotiation.Outcome) -> bytes:
+        """The reply, and what follows from it here; a broker that dies before that catches up on it at its start."""
         if outcome.price is not None:
             self._mail_waits(outcome.seller)
             log.info("settled trade %s at %d micro-credits", bid.trade.hex()[:8], outcome.price)
@@ -143,20 +150,18 @@ class Clearing:
     async def _hear_seller(self, bid: Bid, answered: asyncio.Event) -> None:
         """Asks the seller for a price, where what it asked before does not decide, and waits for the answer.
 
-        The ask that came with a snapshot is its answer to the first bid. To a raised one below the ask every seller is
-        asked anew; one that is offline would only be waited for in vain.
+        To a raised bid below the ask every seller is asked anew; one that is offline would only be waited for in vain.
         """
         trade = await self._ledger.run(Ledger.trade, bid.trade)
         ask = negotiation.standing_ask(trade, self._clock())
         if ask is not None:
-            decides = bid.amount >= ask.amount or bid.revision == 0 or ask.revision == bid.revision
-            if decides or not self._online(trade.seller):
+            if negotiation.decides(bid, ask) or not self._online(trade.seller):
                 return
         expires_ms = min(bid.expires_ms, self._clock() + self._terms.ask_ms)
-        weight, ratio = negotiation.disclosed(self._terms, trade)
+        told = await self._ledger.run(lambda ledger: negotiation.disclosed(ledger, self._terms, trade))
         request = AskRequest(
             market=self._terms.name, trade=trade.trade, snapshot=trade.seller_snapshot, expires_ms=expires_ms,
-            revision=bid.revision, weight=weight, ratio=ratio,
+            revision=bid.revision, weight=told.weight, own_weight=told.own_weight, own_ratio=told.own_ratio,
         )  # fmt: skip
         await self._ledger.run(Ledger.queue_mail, trade.seller, sign(self._identity, request))
         self._mail_waits(trade.seller)

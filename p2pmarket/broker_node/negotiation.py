@@ -9,12 +9,12 @@ that breaks a rule raises a PeerFault and changes nothing.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 from p2pmarket.broker_node.appraiser import NOTHING
 from p2pmarket.broker_node.book import Book
-from p2pmarket.crypto.signing import type_of, verify
+from p2pmarket.crypto.signing import type_of
 from p2pmarket.errors import Expired, RuleBroken
+from p2pmarket.ledger.evidence import verified
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import PAID, QUOTED
 from p2pmarket.ledger.trades import TradeRow
@@ -45,8 +45,11 @@ class Outcome:
     """Micro-credits, where this settled the trade."""
 
 
-def place_bid(ledger: Ledger, book: Book, terms: MarketTerms, buyer: str, bid: Bid, data: bytes) -> bytes | None:
-    """Takes a verified bid, and the ask that came with the snapshot; the reply, where the bid was answered before.
+def place_bid(
+    ledger: Ledger, book: Book, terms: MarketTerms, buyer: str, bid: Bid, data: bytes, now_ms: int
+) -> Outcome | None:
+    """Takes a verified bid, and the ask that came with the snapshot; its outcome, where that ask decides or the bid was
+    answered before, and None where the seller must be heard.
 
     :raises RuleBroken: the trade is not this buyer's, or the bid is not the next one it may make
     :raises Expired: past its time
@@ -54,7 +57,7 @@ def place_bid(ledger: Ledger, book: Book, terms: MarketTerms, buyer: str, bid: B
     with ledger.transaction() as db:
         stored = ledger.seen_reply(buyer, bid.message_id)
         if stored is not None:
-            return stored
+            return Outcome(stored, "", None)
         trade = ledger.trade(bid.trade)
         if trade.buyer != buyer:
             raise RuleBroken("this trade is another buyer's", code="not-yours")
@@ -65,8 +68,9 @@ def place_bid(ledger: Ledger, book: Book, terms: MarketTerms, buyer: str, bid: B
         if trade.ask is None:
             submission = book.by_snapshot(db, trade.seller, trade.seller_snapshot)
             if submission is not None and submission.sell and submission.ask is not None:
-                ledger.record_ask(trade.trade, submission.signed)
-        return None
+                trade = ledger.record_ask(trade.trade, submission.signed)
+    ask = standing_ask(trade, now_ms)
+    return conclude(ledger, terms, bid, now_ms) if ask is not None and decides(bid, ask) else None
 
 
 def take_ask(ledger: Ledger, seller: str, ask: Ask, data: bytes) -> None:
@@ -126,10 +130,18 @@ def ask_made(trade: TradeRow) -> AskMade | None:
     if trade.ask is None:
         return None
     if type_of(trade.ask) == Submit.TYPE:
-        amount = verify(trade.ask, Submit, signer=trade.seller).ask
+        amount = verified(trade.ask, Submit, trade.seller).ask
         return None if amount is None else AskMade(amount, None, None)
-    ask = verify(trade.ask, Ask, signer=trade.seller)
+    ask = verified(trade.ask, Ask, trade.seller)
     return AskMade(ask.amount, ask.revision, ask.expires_ms)
+
+
+def decides(bid: Bid, ask: AskMade) -> bool:
+    """Whether the seller need not be asked again: its ask is reached, or it is its answer to this very bid.
+
+    The ask that came with a snapshot is its answer to the first bid.
+    """
+    return bid.amount >= ask.amount or bid.revision == 0 or ask.revision == bid.revision
 
 
 def standing_ask(trade: TradeRow, now_ms: int) -> AskMade | None:
@@ -138,13 +150,28 @@ def standing_ask(trade: TradeRow, now_ms: int) -> AskMade | None:
     return None if ask is None or (ask.expires_ms is not None and ask.expires_ms <= now_ms) else ask
 
 
-def disclosed(terms: MarketTerms, trade: TradeRow) -> tuple[float, float] | tuple[None, None]:
-    """What a seller that is asked is told of the gain: purchased weight, and loss after over before; or nothing."""
+@dataclasses.dataclass(frozen=True)
+class Disclosed:
+    """What a seller that is asked is told of the gain, as an AskRequest's fields."""
+
+    weight: float | None = None
+    own_weight: float | None = None
+    own_ratio: float | None = None
+
+
+def disclosed(ledger: Ledger, terms: MarketTerms, trade: TradeRow) -> Disclosed:
+    """Nothing, or what the paper's broker tells (section 4): both purchased weights and the seller's own ratio.
+
+    Its own it is told only of a purchase of the very snapshots that are traded here, and where that one would help.
+    """
     if terms.disclosure != "paper" or trade.report is None:
-        return None, None
-    report = verify(trade.report, GainReport, signer=None)
-    ratio = report.loss_after / report.loss_before if report.loss_before > 0 else math.inf
-    return report.weight, ratio if math.isfinite(ratio) else 1.0
+        return Disclosed()
+    weight = verified(trade.report, GainReport).weight
+    found = ledger.reverse_report(trade)
+    own = None if found is None else verified(found, GainReport)
+    if own is None or not own.weight or own.loss_after <= 0:
+        return Disclosed(weight)
+    return Disclosed(weight, own.weight, own.loss_before / own.loss_after)
 
 
 def _awaiting(ledger: Ledger, seller: str, ask: Ask) -> TradeRow:
@@ -166,7 +193,7 @@ def _check_order(ledger: Ledger, trade: TradeRow) -> None:
     """:raises RuleBroken: the gain is upon another purchase, which is not settled"""
     if trade.report is None:
         return
-    after = verify(trade.report, GainReport, signer=None).after
+    after = verified(trade.report, GainReport).after
     if after is not None and ledger.trade(after).state not in PAID:
         raise RuleBroken(
             "this gain is upon another purchase of the same appraisal; buy that one first", code="out-of-order"

@@ -187,6 +187,11 @@ class OpenTrades(AccountBook):
         with self._database.reading() as connection:
             return trades.find(connection, buyer=peer, states=(SETTLED,))
 
+    def reverse_report(self, row: TradeRow) -> bytes | None:
+        """The signed GainReport of the seller's own purchase from this buyer, of the same two snapshots."""
+        with self._database.reading() as connection:
+            return trades.reverse_report(connection, row)
+
     def bids_since(self, since_ms: int, task: str) -> list[tuple[str, int, int | None, int]]:
         """Buyer, last bid, price (None where none is paid) and time of the last change, in micro-credits and UTC
         milliseconds, of each trade of a task that has a bid and changed since; the latest first."""

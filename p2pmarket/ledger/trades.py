@@ -125,6 +125,16 @@ def bids_since(connection: sqlite3.Connection, since_ms: int, task: str) -> list
     ).fetchall()
 
 
+def reverse_report(connection: sqlite3.Connection, row: TradeRow) -> bytes | None:
+    """The report on the same two snapshots with buyer and seller changed places; none where it was not appraised."""
+    found = connection.execute(
+        "SELECT report FROM trades WHERE buyer = ? AND seller = ? AND buyer_snapshot = ? AND seller_snapshot = ? "
+        "AND report IS NOT NULL ORDER BY created_ms LIMIT 1",
+        (row.seller, row.buyer, row.seller_snapshot, row.buyer_snapshot),
+    ).fetchone()
+    return found[0] if found else None
+
+
 def insert(connection: sqlite3.Connection, row: TradeRow) -> None:
     """Adds a trade.
 

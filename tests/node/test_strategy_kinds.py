@@ -168,9 +168,22 @@ def test_what_is_left_after_the_fee(amount: int, fee_ppm: int) -> None:
 def test_the_papers_seller_asks_by_what_it_is_told() -> None:
     strategy = PaperSeller(reserve=CREDIT, credits_per_loss=10 * CREDIT)
     assert strategy.ask(REQUEST) == CREDIT, "nothing is disclosed"
-    told = [dataclasses.replace(REQUEST, weight=0.5, ratio=ratio) for ratio in (0.2, 0.6, 1.5)]
-    assert [strategy.ask(one) for one in told] == [4 * CREDIT, 2 * CREDIT, CREDIT]
-    assert PaperSeller(harm=3 * CREDIT).ask(told[0]) == pytest.approx(5.5 * CREDIT)
+    assert strategy.ask(dataclasses.replace(REQUEST, weight=0.8)) == CREDIT, "its own purchase was not appraised"
+    # The worked example of docs/pricing.md: the buyer's ratio is 5 and the interval 0.279 ... 89.721, of which
+    # all below 1 is no gain: a value of 0 ... 10 (1 - 1 / 89.721), and the reserve is the middle.
+    told = dataclasses.replace(REQUEST, weight=0.8, own_weight=0.2, own_ratio=1.25)
+    assert strategy.ask(told) == pytest.approx(5 * (1 - 1 / 89.721) * CREDIT, rel=1e-4)
+    harmed = PaperSeller(harm=3 * CREDIT, credits_per_loss=10 * CREDIT)
+    assert harmed.ask(told) == pytest.approx((5 * (1 - 1 / 89.721) + 1.5) * CREDIT, rel=1e-4)
+    # The second: 1965.018 ... 2741.546, where nearly all of the loss goes whatever it is.
+    sure = dataclasses.replace(REQUEST, weight=193 / 257, own_weight=64 / 257, own_ratio=257.0)
+    assert strategy.ask(sure) == pytest.approx(10 * (1 - 1 / 1965.018) * CREDIT, rel=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [{"weight": 0.0}, {"own_weight": 5.0}, {"own_ratio": -1.0}])
+def test_what_a_broker_cannot_mean_is_as_if_nothing_were_told(wrong: dict[str, float]) -> None:
+    told = dataclasses.replace(REQUEST, weight=0.8, own_weight=0.2, own_ratio=1.25)
+    assert PaperSeller(reserve=7).ask(dataclasses.replace(told, **wrong)) == 7
 
 
 # ---- choosing -------------------------------------------------------------------------------------------------------

@@ -240,16 +240,34 @@ async def test_a_budgeted_buyer_paces_its_visits(open_market: OpenMarket) -> Non
         await in_order(market, 2)
 
 
+@dataclasses.dataclass(frozen=True)
+class Told(PaperSeller):
+    """Keeps what it was told."""
+
+    heard: list[AskRequest] = dataclasses.field(default_factory=list)
+
+    def ask(self, request: AskRequest) -> int | None:
+        self.heard.append(request)
+        return super().ask(request)
+
+
 @pytest.mark.parametrize("disclosure", ["none", "paper"])
-async def test_a_seller_that_is_told_the_gain_asks_by_it(open_market: OpenMarket, disclosure: str) -> None:
-    async with open_market(rounds="continuous", rule="posted", disclosure=disclosure) as market:
-        strategy = PaperSeller(buy=False, reserve=CREDIT // 10, credits_per_loss=4 * CREDIT)
-        _, buyer = await seller_and_buyer(market, strategy)
-        (purchase,) = (await buyer.trade(left())).bought
-        assert purchase.report is not None
-        by_gain = 4 * CREDIT * purchase.report.relative_gain / 2
-        expected = by_gain if disclosure == "paper" else CREDIT // 10
-        assert purchase.price == pytest.approx(expected, abs=1)
+async def test_a_seller_is_told_its_own_gain_and_asks_by_it(open_market: OpenMarket, disclosure: str) -> None:
+    async with open_market(rounds="barrier", rule="posted", disclosure=disclosure) as market:
+        seller, buyer = (Told(reserve=CREDIT // 10, credits_per_loss=4 * CREDIT) for _ in range(2))
+        one, other = await market.start_agent("one", seller), await market.start_agent("other", buyer)
+        results = await asyncio.gather(one.trade(left()), other.trade(right()))
+        for result, other_result, partner in ((*results, buyer), (*results[::-1], seller)):
+            (request,) = partner.heard
+            mine, theirs = result.reports[0], other_result.reports[0]
+            if disclosure == "none":
+                assert (request.weight, request.own_weight, request.own_ratio) == (None, None, None)
+                assert [purchase.price for purchase in result.bought] == [CREDIT // 10]
+                continue
+            assert (request.weight, request.own_weight) == (mine.weight, theirs.weight)
+            assert request.own_ratio == theirs.loss_before / theirs.loss_after
+            for purchase in result.bought:
+                assert purchase.price == PaperSeller(reserve=CREDIT // 10, credits_per_loss=4 * CREDIT).ask(request)
 
 
 async def test_an_agent_asks_for_statistics_and_a_visit_does_not_need_them(open_market: OpenMarket) -> None:

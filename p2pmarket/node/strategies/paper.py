@@ -1,4 +1,4 @@
-"""A seller that is told what the paper's broker tells: for markets whose terms disclose weight and ratio.
+"""A seller that is told what the paper's broker tells: for markets whose terms disclose weights and ratio.
 
 Knows: what an AskRequest discloses, and the reserve for an interval (section 4 of the paper). Refuses to know: how much
 the buyer values a gain, which nobody tells. In a market that discloses nothing it is the default strategy.
@@ -15,12 +15,13 @@ from p2pmarket.units import CREDIT
 
 @dataclasses.dataclass(frozen=True)
 class PaperSeller(Strategy):
-    """Asks the reserve for a buyer whose value is anything up to `credits_per_loss` times the part of its loss that the
-    purchase takes away, and never below `reserve` or `harm`.
+    """Bounds its buyer's ratio by Theorem 4.1 from both purchased weights and its own ratio, and asks the reserve of a
+    value that may be anything between; never below `reserve` or `harm`.
 
-    In the paper a seller knows its own ratio and bounds its buyer's by Theorem 4.1 (pricing.theorem). Here it is told
-    its buyer's own ratio, so no bound is left to take: what it does not know is the buyer's money for it, and that is
-    the interval. This is why a market discloses nothing by default.
+    A buyer that loses the part 1 - 1 / Delta_b of its loss is believed to pay `credits_per_loss` times that part: the
+    paper's buyer pays the ratio itself, and so pays for no gain (docs/pricing.md). The theorem is of linear models and
+    squared distances; with losses of other models it is a rule of thumb. Where its own purchase was not appraised, or
+    would not help, it knows nothing and asks its lowest.
     """
 
     harm: int = 0
@@ -39,11 +40,16 @@ class PaperSeller(Strategy):
         if not self.sell:
             return None
         lowest = max(self.reserve, self.harm)
-        if request.ratio is None:
+        if request.weight is None or request.own_weight is None or request.own_ratio is None:
             return lowest
+        if not (0 < request.weight <= 1 and 0 < request.own_weight <= 1 and request.own_ratio > 0):
+            return lowest  # what a broker tells is its word, not a reason to fail
         # Late: it brings scipy, which no other strategy needs.
         from p2pmarket.pricing.reserve import to_ask
-        from p2pmarket.pricing.theorem import reserve_between
+        from p2pmarket.pricing.theorem import bounds, reserve_between
 
-        highest = self.credits_per_loss * max(0.0, 1 - request.ratio) / CREDIT
-        return max(lowest, to_ask(reserve_between(0.0, highest, self.harm / CREDIT)))
+        ratio = bounds(request.own_weight, request.weight, request.own_ratio)
+        low, high = (
+            self.credits_per_loss * max(0.0, 1 - 1 / end) / CREDIT for end in (max(ratio.lower, 1e-9), ratio.upper)
+        )
+        return max(lowest, to_ask(reserve_between(low, high, self.harm / CREDIT)))
