@@ -46,6 +46,16 @@ def test_appraise_a_pair():
     assert bought > alone + 5
 
 
+def test_price_a_sale():
+    ended = subprocess.run(
+        [sys.executable, EXAMPLES / "price_a_sale.py"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    parts = [int(part) for part in re.findall(r"(\d+)% of the best income", ended.stdout)]
+    assert len(parts) == 4 and parts[0] < 70 and parts[-1] >= 95
+    assert "a bid of 1.00: no deal" in ended.stdout
+
+
 def test_train_and_trade_ends_with_a_sentence(tmp_path):
     ended = subprocess.run(
         [
