@@ -74,6 +74,8 @@ class Plan:
     agents: int = 5
     visits: int = 8
     """Of each agent."""
+    most_seconds: float = 3600.0
+    """Virtual, until it must be at rest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,10 @@ class Outcome:
     """Virtual."""
 
 
+class NotAtRest(Exception):
+    """Something in the market goes on and on."""
+
+
 MakeAppraiser = Callable[[MarketTerms, int], Appraiser]
 Snapshot = Callable[[random.Random], Mapping[str, Tensor]]
 """Draws what an agent brings to one visit."""
@@ -106,7 +112,10 @@ def one_row(generator: random.Random) -> Mapping[str, Tensor]:
 
 
 def run_chaos(plan: Plan, folder: Path, make_appraiser: MakeAppraiser, snapshot: Snapshot = one_row) -> Outcome:
-    """Runs a market until it is at rest."""
+    """Runs a market until it is at rest.
+
+    :raises NotAtRest: it takes longer than its plan allows
+    """
     work = chance.stream(plan.seed, "work")
     loop = VirtualLoop(work_seconds=lambda: work.uniform(0.0, 0.02))
     with chance.seeded(chance.stream(plan.seed, "ids")):
@@ -156,11 +165,21 @@ class _Chaos:
         )
 
     async def run(self) -> Outcome:
+        try:
+            return await asyncio.wait_for(self._run(), self._plan.most_seconds)
+        except asyncio.TimeoutError:
+            raise NotAtRest(f"the market is not at rest after {self._plan.most_seconds:.0f} virtual seconds") from None
+
+    async def _run(self) -> Outcome:
         for name in ("broker", *self._names):
             self._peers[self._market.identity(name).peer_id] = name
         keeping = asyncio.ensure_future(self._keep_broker())
         parting = asyncio.ensure_future(self._part())
-        await asyncio.gather(*(self._visit_often(name) for name in self._names))
+        visiting = asyncio.ensure_future(self._visit_all())
+        await asyncio.wait({keeping, visiting}, return_when=asyncio.FIRST_COMPLETED)
+        if keeping.done():
+            keeping.result()  # the broker cannot be started any more: says why
+        visiting.result()
         parting.cancel()
         self._network.heal()
         self._weather.calm = self._crashes.calm = True
@@ -202,6 +221,9 @@ class _Chaos:
 
     async def _away(self) -> None:
         await asyncio.sleep(self._draw.uniform(0.0, self._plan.climate.away_seconds))
+
+    async def _visit_all(self) -> None:
+        await asyncio.gather(*(self._visit_often(name) for name in self._names))
 
     async def _visit_often(self, name: str) -> None:
         """One agent's visits; it is started again whenever it has crashed."""

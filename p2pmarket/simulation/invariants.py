@@ -151,6 +151,8 @@ def own_trade_problems(mine: AgentTrade, row: TradeRow, broker: str) -> Iterator
         yield "its refund is not known here"
     if mine.role != "buyer":
         return
+    if mine.reason == "lost-delivery" and row.state != REFUNDED:
+        yield "the broker lost its delivery and kept the price"
     if mine.report is None or verify(mine.report, GainReport, signer=broker).delivery != receipt.delivery:
         yield "what was bought is not what was reported"
     if mine.stage == "bought":

@@ -86,6 +86,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """
         self._jump = _Jump()
         super().__init__(self._jump)
+        # What is due within it is due: after three months the usual 1e-9 is lost in a float's rounding.
+        self._clock_resolution = 1e-6
         self._start_ms = start_ms
         self._work_seconds = work_seconds
         self._turn: weakref.WeakKeyDictionary[Executor, float] = weakref.WeakKeyDictionary()

@@ -7,6 +7,7 @@ import os
 import random
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from market_examples import CREDIT, terms
@@ -41,7 +42,7 @@ def as_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, value)
 
 
-def plan_of(seed: int, **changes: int) -> Plan:
+def plan_of(seed: int, **changes: Any) -> Plan:
     """The market of a seed: rounds, revisions, standing asks, how bad it gets."""
     draw = random.Random(f"plan {seed}")
     agents = draw.randint(4, 7)
@@ -58,7 +59,7 @@ def plan_of(seed: int, **changes: int) -> Plan:
         partings=draw.choice((0, 3)),
         skew_ms=draw.choice((0, 1000)),
     )
-    settings = {"agents": agents, "visits": 160 // agents, **changes}
+    settings: dict[str, Any] = {"agents": agents, "visits": 160 // agents, **changes}
     return Plan(seed, its_terms, climate, **settings)
 
 
