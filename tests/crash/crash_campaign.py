@@ -158,7 +158,8 @@ class Campaign:
         return self.tally
 
     def _work(self) -> None:
-        while (kill := self._next()) is not None:
+        kill = self._next()
+        while kill is not None:
             with self._new_world() as world:
                 for _ in range(CYCLES_PER_WORLD):
                     outcome = world.cycle(kill)
@@ -168,10 +169,10 @@ class Campaign:
                     with self._lock:
                         self.tally.add(kill, outcome)
                         self._told(self.tally)
+                    kill = self._next()
                     # What is wrong stays in a world's books and would be counted again.
-                    if outcome.problems or (following := self._next()) is None:
+                    if kill is None or outcome.problems:
                         break
-                    kill = following
 
     def _next(self) -> Kill | None:
         with self._lock:
