@@ -26,11 +26,11 @@ SIGNS = {
 @pytest.fixture(scope="module")
 def tallies(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Tally]:
     """What is found of each build. All at once: mostly they are waited for."""
+    folder: Path = tmp_path_factory.mktemp("b")
 
     def find(name: str) -> Tally:
-        folder: Path = tmp_path_factory.mktemp("b")
         return Campaign(
-            fork_server, folder, broken_kills(name), enough=MOST_KILLS, worlds=1, broken=name, patience_s=5.0,
+            fork_server, folder / name, broken_kills(name), enough=MOST_KILLS, worlds=1, broken=name, patience_s=5.0,
             stop_at_problem=True,
         ).run()  # fmt: skip
 
