@@ -11,6 +11,7 @@ two transactions; what was on its way to it is gone then, and every file stays a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import sqlite3
@@ -26,7 +27,7 @@ from p2pmarket import failpoints
 from p2pmarket.broker_node import negotiation
 from p2pmarket.broker_node.book import Book
 from p2pmarket.crypto.signing import sign, type_of, verify
-from p2pmarket.errors import MarketError
+from p2pmarket.errors import MarketError, PeerFault
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.agent_schema import AgentTrade
 from p2pmarket.ledger.database import Database
@@ -46,6 +47,7 @@ from p2pmarket.messages import (
     Refund,
     Sold,
     Status,
+    Submit,
     TradeStatus,
     Unmatched,
 )
@@ -110,6 +112,8 @@ class Scenario:
 
     bids: tuple[int, ...] = (3 * CREDIT,)
     asks: tuple[int, ...] = (1 * CREDIT,)
+    standing: int | None = None
+    """The ask that came with the snapshot."""
     losses: int = 2
     repetitions: int = 1
     crashes: tuple[int, int, int] = (1, 1, 1)
@@ -226,6 +230,14 @@ class Parties:
         signed = sign(IDENTITIES[BROKER], report)
         with self.ledger.transaction() as connection:
             self.book.create_tables(connection)
+            submit = Submit(
+                bytes(16), MARKET, bytes(16), "digits", 1, SNAPSHOT, 100, False, self.scenario.standing, True, (), (),
+                START_MS,
+            )  # fmt: skip
+            signed_submit = sign(IDENTITIES[SELLER], submit)
+            self.book.accept(connection, submit, signed_submit, SELLER_ID, self.terms, START_MS)
+            self.book.book(connection, submit.submission)
+        self.journals[1].keep_ask(BROKER_ID, signed_submit)
         for peer in (BUYER_ID, SELLER_ID):
             self.ledger.open_account(peer, OPENING)
         self.ledger.create_trade(TRADE, BUYER_ID, SELLER_ID, bytes(32), SNAPSHOT, bytes(16), task="digits")
@@ -340,14 +352,16 @@ class _Step:
 
     def broker_hears_bid(self, message: Message) -> None:
         bid = verify(message.body, Bid, signer=BUYER_ID)
-        place = (self.ledger, self.parties.book, self.parties.terms, BUYER_ID, bid, message.body)
+        parties = self.parties
         try:
-            stored = negotiation.place_bid(*place)
+            outcome = negotiation.place_bid(
+                self.ledger, parties.book, parties.terms, BUYER_ID, bid, message.body, parties.clock()
+            )
         except MarketError as error:
             self.send(BUYER, "refusal", bid.message_id + error.code.encode())
             return
-        if stored is not None:
-            self.send(BUYER, "reply", stored)
+        if outcome is not None:
+            self.send(BUYER, "reply", outcome.reply)
         elif self.words == ():
             self.words = ("clearing", message.body, "begun")
 
@@ -358,7 +372,7 @@ class _Step:
         bid = verify(self.words[1], Bid, signer=BUYER_ID)
         trade = self.ledger.trade(TRADE)
         ask = negotiation.standing_ask(trade, self.parties.clock())
-        if ask is not None and (bid.amount >= ask.amount or ask.revision == bid.revision):
+        if ask is not None and negotiation.decides(bid, ask):
             self.words = (*self.words[:2], "heard")
             return True
         request = AskRequest(MARKET, TRADE, trade.seller_snapshot, bid.expires_ms, bid.revision)
@@ -382,12 +396,13 @@ class _Step:
             return False
         bid = verify(self.words[1], Bid, signer=BUYER_ID)
         self.words = ()
-        self.send(BUYER, "reply", negotiation.conclude(self.ledger, self.parties.terms, bid, self._broker_now).reply)
+        try:
+            outcome = negotiation.conclude(self.ledger, self.parties.terms, bid, self.parties.clock())
+        except MarketError as error:
+            self.send(BUYER, "refusal", bid.message_id + error.code.encode())
+            return True
+        self.send(BUYER, "reply", outcome.reply)
         return True
-
-    @property
-    def _broker_now(self) -> int:
-        return self.parties.clock()
 
     def broker_hears_fetch(self, message: Message) -> None:
         trade = self.ledger.trade(TRADE)
@@ -470,13 +485,14 @@ class _Step:
         return bool(self.out)
 
     def buyer_hears_reply(self, message: Message) -> None:
-        row = self.journal.trade(BROKER_ID, TRADE)
-        assert row is not None and row.bid is not None
         kind = type_of(message.body)
         asked = {verify(i.body, Bid, signer=None).revision: i.message_id for i in self._open_bids()}
         if kind == Deal.TYPE:
             deal = verify(message.body, Deal, signer=BROKER_ID)
-            self.journal.keep_receipt(BROKER_ID, deal.receipt)
+            try:
+                self.journal.keep_receipt(BROKER_ID, deal.receipt)
+            except PeerFault:
+                return  # it keeps the evidence
             for number in asked.values():
                 self.journal.answered(number, message.body)
         elif kind == Unmatched.TYPE:
@@ -551,7 +567,8 @@ class _Step:
 
     def _hear_mail(self, message: Message, kinds: dict[str, Callable[[str, bytes], Any]]) -> None:
         if message.number > self.journal.last_mail(BROKER_ID):
-            kinds[type_of(message.body)](BROKER_ID, message.body)
+            with contextlib.suppress(PeerFault):  # passed over, as the link does
+                kinds[type_of(message.body)](BROKER_ID, message.body)
             self.journal.keep_mail(BROKER_ID, message.number)
         self.send(BROKER, "ack", IDENTITIES[self.party].peer_id.encode(), message.number)
 
@@ -589,6 +606,8 @@ class Explorer:
         self.edges = 0
         self.problems: list[str] = []
         self.ends: dict[str, int] = {}
+        self.rests = 0
+        self.whole = False
         self._checked: dict[tuple[int, int, int], list[str]] = {}
 
     def explore(self, most_states: int = 10**9) -> bool:
@@ -673,20 +692,24 @@ class Explorer:
         for cut in range(1, self.parties.cuts.get((world.parties[party], world.stage, event), 0) + 1):
             after = self._do(world, party, event, world.net, cut)
             if after is not None:
-                yield from self._crash(after, party)
+                yield False, self._ended(after, party)
 
     def _crash(self, world: World, party: int) -> Iterator[tuple[bool, World]]:
+        """The party ends where it stands, where that changes anything."""
+        _, state = self.parties.locals[world.parties[party]]
+        on_its_way = any(self.parties.messages[message].to == party for message in world.net)
+        if world.faults[2][party] and (state.words or on_its_way):
+            yield False, self._ended(world, party)
+
+    def _ended(self, world: World, party: int) -> World:
+        """Without what the party had only in its mind, and without what was on its way to it."""
         losses, repetitions, crashes = world.faults
-        if not crashes[party]:
-            return
         _, state = self.parties.locals[world.parties[party]]
         net = tuple(message for message in world.net if self.parties.messages[message].to != party)
-        if not state.words and net == world.net:
-            return  # nothing is forgotten
         left = tuple(count - (number == party) for number, count in enumerate(crashes))
         states = list(world.parties)
         states[party] = self.parties.local(party, state._replace(words=()))
-        yield False, World(tuple(states), world.stage, net, (losses, repetitions, left))  # type: ignore[arg-type]
+        return World(tuple(states), world.stage, net, (losses, repetitions, left))  # type: ignore[arg-type]
 
     # ---- what must hold -------------------------------------------------------------------------------------------
 
@@ -733,6 +756,7 @@ class Explorer:
             for place in [*path, here]:
                 rest[place] = end
             if end not in judged:
+                self.rests += 1
                 judged[end] = [*self._wrong_at_rest(self.worlds[end])]
                 self.problems += judged[end][: max(0, 20 - len(self.problems))]
 
@@ -766,7 +790,7 @@ def explore(
     parties = Parties(folder, scenario, terms, ledger)
     try:
         explorer = Explorer(parties)
-        explorer.whole = explorer.explore(most_states)  # type: ignore[attr-defined]
+        explorer.whole = explorer.explore(most_states)
         return explorer
     finally:
         parties.close()
