@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from p2pmarket.errors import ConnectionLost
 
+
 class Pipe:
     """At most so many bytes in flight, one reader, one writer."""
 

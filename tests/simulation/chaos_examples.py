@@ -6,21 +6,26 @@ import dataclasses
 import os
 import random
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from market_examples import CREDIT, terms
+import torch
+from market_examples import CREDIT, blobs, left, right, terms
+from torch import Tensor
 
 from p2pmarket import limits
 from p2pmarket.broker_node import broker, desk
+from p2pmarket.broker_node.appraiser import Appraiser
+from p2pmarket.broker_node.service import build_appraiser
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import STATES
 from p2pmarket.market import MarketTerms
 from p2pmarket.network import transfer
 from p2pmarket.node import link
-from p2pmarket.simulation.chaos import Outcome, Plan, one_row, run_chaos
+from p2pmarket.simulation.chaos import MakeAppraiser, Outcome, Plan, Snapshot, one_row, run_chaos
 from p2pmarket.simulation.invariants import problems_at_rest
 from p2pmarket.simulation.synthetic import SyntheticAppraiser
 from p2pmarket.simulation.weather import Climate
@@ -67,6 +72,17 @@ def synthetic(its_terms: MarketTerms, seed: int) -> SyntheticAppraiser:
     return SyntheticAppraiser(its_terms, one_row(random.Random(0)), seed=seed)
 
 
+def real(its_terms: MarketTerms, seed: int) -> Appraiser:
+    return build_appraiser(its_terms, {"blobs": blobs(200, 99)}, device="cpu", seed=seed)
+
+
+def trained_somewhere(generator: random.Random) -> Mapping[str, Tensor]:
+    """A model of the market's, of one of a few organisations."""
+    model = generator.choice((left, right))()
+    noise = torch.Generator().manual_seed(generator.getrandbits(31))
+    return {name: t + 0.01 * torch.randn(t.shape, generator=noise) for name, t in model.state_dict().items()}
+
+
 def in_memory() -> Path | None:
     """A folder that no disk waits for, where there is one."""
     shared = Path("/dev/shm")
@@ -86,10 +102,11 @@ class Report:
     root: bytes
 
 
-def run_seed(plan: Plan, make_appraiser=synthetic) -> Report:  # type: ignore[no-untyped-def]
+def run_seed(plan: Plan, make_appraiser: MakeAppraiser = synthetic, snapshot: Snapshot = one_row) -> Report:
+    """Runs a market in a folder of its own and looks at what it left."""
     with tempfile.TemporaryDirectory(dir=in_memory()) as place:
         folder = Path(place)
-        outcome = run_chaos(plan, folder, make_appraiser)
+        outcome = run_chaos(plan, folder, make_appraiser, snapshot)
         agents = [name for name in outcome.names.values() if name != "broker"]
         problems = problems_at_rest(folder, agents, 10 * CREDIT) + outcome.mail_problems
         if not outcome.quiet:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chaos_examples import Report, as_in_service, plan_of, run_seed
+from chaos_examples import Report, as_in_service, plan_of, real, run_seed, trained_somewhere
 
 from p2pmarket.broker_node.parcels import Parcels
 from p2pmarket.errors import MarketError
@@ -21,6 +21,7 @@ from p2pmarket.files import remove_tree
 from p2pmarket.ledger import bids
 from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.ledger.journal import Ledger
+from p2pmarket.ledger.trade import STATES
 from p2pmarket.simulation.chaos import NotAtRest
 
 SEEDS = tuple(range(1, 17))
@@ -56,10 +57,23 @@ def test_a_chaotic_market_comes_out_right(seed: int) -> None:
     )
 
 
+@pytest.mark.parametrize("seed", [201, 203])
+def test_with_gains_that_are_measured_it_comes_out_right_too(seed: int) -> None:
+    report = run_seed(plan_of(seed, agents=4, visits=3), real, trained_somewhere)
+    assert not report.problems
+    assert report.states["delivered"] and report.outcome.crashes
+
+
 def test_there_was_enough_chaos() -> None:
     if not set(SEEDS) <= seen.keys():
         pytest.skip("only some of the seeds were run")
     reports = [seen[seed] for seed in SEEDS]
+    print(  # noqa: T201 - for `pytest -rP`
+        f"{sum(report.with_bid for report in reports)} trades with a bid, {sum(report.raised for report in reports)} "
+        f"raised, {sum(report.outcome.crashes for report in reports)} crashes, "
+        f"{sum(report.outcome.lost for report in reports)} lost writes; "
+        f"{ {state: sum(report.states[state] for report in reports) for state in STATES} }"
+    )
     assert sum(report.with_bid for report in reports) >= TRADES
     assert sum(report.outcome.crashes for report in reports) >= 300
     assert sum(report.outcome.lost for report in reports) >= 100
