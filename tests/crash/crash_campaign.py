@@ -133,10 +133,13 @@ class Campaign:
         worlds: int = 2,
         broken: str = "",
         patience_s: float = 60.0,
-        stop_at_problem: bool = False,
+        stop_at: str = "",
         told: Callable[[Tally], None] = lambda tally: None,
     ) -> None:
-        """:param told: called after each cycle, one call at a time"""
+        """
+        :param stop_at: the kind of problem at the first of which it ends
+        :param told: called after each cycle, one call at a time
+        """
         self.tally = Tally()
         self._server = server
         self._folder = folder
@@ -145,7 +148,7 @@ class Campaign:
         self._worlds = worlds
         self._broken = broken
         self._patience_s = patience_s
-        self._stop_at_problem = stop_at_problem
+        self._stop_at = stop_at
         self._told = told
         self._lock = threading.Lock()
         self._made = 0
@@ -176,7 +179,8 @@ class Campaign:
 
     def _next(self) -> Kill | None:
         with self._lock:
-            done = self.tally.kills >= self._enough or (self._stop_at_problem and bool(self.tally.problems))
+            found = any(problem.kind == self._stop_at for problem in self.tally.problems)
+            done = found or self.tally.kills >= self._enough
             return None if done else next(self._order)
 
     def _new_world(self) -> World:

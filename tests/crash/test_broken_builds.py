@@ -30,8 +30,8 @@ def tallies(fork_server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -
 
     def find(name: str) -> Tally:
         return Campaign(
-            fork_server, folder / name, broken_kills(name), enough=MOST_KILLS, worlds=1, broken=name, patience_s=5.0,
-            stop_at_problem=True,
+            fork_server, folder / name, broken_kills(name), enough=MOST_KILLS, worlds=1, broken=name, patience_s=8.0,
+            stop_at=SIGNS[name],
         ).run()  # fmt: skip
 
     with ThreadPoolExecutor(len(BUILDS)) as threads:
