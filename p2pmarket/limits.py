@@ -53,6 +53,9 @@ MAX_MESSAGE_AGE_SECONDS = 24 * 3600
 # Money, in micro-credits
 MAX_AMOUNT = 2**53 - 1
 
+MAX_CHAIN = 8
+"""Purchases upon one another."""
+
 MAX_GROUPS = 32
 """Parameter groups of a market: each costs a pass over the validation data in every appraisal."""
 

@@ -93,7 +93,7 @@ class MarketTerms(Record):
     """Whether units are also matched by what they answer to SELECT's inputs, and the better alignment wins."""
     repair: bool
     """Whether merges get REPAIR's statistics: for deep models without normalisation."""
-    max_chain: Annotated[int, Bound(1, 8)]
+    max_chain: Annotated[int, Bound(1, limits.MAX_CHAIN)]
     """Purchases upon one another that are appraised for one submission."""
     report_steps: Annotated[int, Bound(0, 65536)]
     """Reports are told in steps of one `report_steps`-th of the agent's loss, and its own loss only when it is better

@@ -14,14 +14,16 @@ from p2pmarket.broker_node.appraiser import NOTHING
 from p2pmarket.broker_node.book import Book
 from p2pmarket.crypto.signing import type_of
 from p2pmarket.errors import Expired, RuleBroken
-from p2pmarket.ledger.evidence import verified
+from p2pmarket.ledger.evidence import purchase_before, verified
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.ledger.trade import PAID, QUOTED
+from p2pmarket.ledger.trade import PAID, QUOTED, SETTLED
 from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Ask, Bid, GainReport, Submit
 from p2pmarket.pricing.bargaining import strike
 from p2pmarket.units import format_credits
+
+OUT_OF_ORDER = "this gain is upon another purchase of the same appraisal, which must be bought first and not paid back"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +63,11 @@ def place_bid(
         trade = ledger.trade(bid.trade)
         if trade.buyer != buyer:
             raise RuleBroken("this trade is another buyer's", code="not-yours")
-        _check_order(ledger, trade)
+        if trade.bid != data and not _in_order(ledger, trade, now_ms):  # one that binds already is heard to its end
+            raise RuleBroken(OUT_OF_ORDER, code="out-of-order")
         if bid.delivery == NOTHING:
             raise RuleBroken("no merge helped on this trade, there is nothing to buy", code="nothing-to-buy")
-        trade = ledger.place_bid(data, spend_per_day=terms.spend_per_day)
+        trade = ledger.place_bid(data, spend_per_day=terms.spend_per_day, ask_ms=terms.ask_ms)
         if trade.ask is None:
             submission = book.by_snapshot(db, trade.seller, trade.seller_snapshot)
             if submission is not None and submission.sell and submission.ask is not None:
@@ -103,12 +106,15 @@ def take_ask(ledger: Ledger, seller: str, ask: Ask, data: bytes) -> None:
 def conclude(ledger: Ledger, terms: MarketTerms, bid: Bid, now_ms: int) -> Outcome:
     """Answers a bid by the ask in its trade's row: Deal, Unmatched or NoDeal.
 
-    Where the trade has ended meanwhile (its time ran out) the answer is what was said then.
+    Where the trade waits with it no longer (its time ran out) the answer is what was said then. Where it waits, a reply
+    under the bid's id is to another message for which its buyer used that id, and answers no bid.
     """
     trade = ledger.trade(bid.trade)
     stored = ledger.seen_reply(trade.buyer, bid.message_id)
-    if stored is not None:
+    if stored is not None and not _waits(trade, bid):
         return Outcome(stored, trade.seller, None)
+    if not _in_order(ledger, trade, now_ms):
+        return _no_deal("out-of-order", OUT_OF_ORDER, ledger, trade)
     ask = standing_ask(trade, now_ms)
     if ask is None:
         return _no_deal("no-ask", "the seller named no price in time", ledger, trade)
@@ -120,8 +126,12 @@ def conclude(ledger: Ledger, terms: MarketTerms, bid: Bid, now_ms: int) -> Outco
     try:
         settlement = ledger.settle(trade.trade, price.price, price.fee, fetch_before_ms=now_ms + terms.delivery_ms)
     except (RuleBroken, Expired) as error:  # it ended the trade and stored its reply, or changed nothing
+        if _waits(ledger.trade(trade.trade), bid):
+            return _no_deal(error.code, str(error), ledger, trade)
         stored = ledger.seen_reply(trade.buyer, bid.message_id)
-        return Outcome(stored, trade.seller, None) if stored else _no_deal(error.code, str(error), ledger, trade)
+        if stored is None:
+            raise
+        return Outcome(stored, trade.seller, None)
     return Outcome(settlement.reply, trade.seller, price.price)
 
 
@@ -189,12 +199,16 @@ def _no_deal(reason: str, sentence: str, ledger: Ledger, trade: TradeRow) -> Out
     return Outcome(ledger.no_deal(trade.trade, reason, sentence), trade.seller, None)
 
 
-def _check_order(ledger: Ledger, trade: TradeRow) -> None:
-    """:raises RuleBroken: the gain is upon another purchase, which is not settled"""
-    if trade.report is None:
-        return
-    after = verified(trade.report, GainReport).after
-    if after is not None and ledger.trade(after).state not in PAID:
-        raise RuleBroken(
-            "this gain is upon another purchase of the same appraisal; buy that one first", code="out-of-order"
-        )
+def _waits(trade: TradeRow, bid: Bid) -> bool:
+    """Whether this is the bid that a quoted trade waits with."""
+    return trade.state == QUOTED and trade.bid is not None and verified(trade.bid, Bid) == bid
+
+
+def _in_order(ledger: Ledger, trade: TradeRow, now_ms: int) -> bool:
+    """Whether the purchase that this one's gain is upon is paid, and served or still to be had."""
+    before = purchase_before(trade)
+    if before is None:
+        return True
+    row = ledger.trade(before)
+    unfetched = row.state == SETTLED and row.served_ms is None
+    return row.state in PAID and not (unfetched and row.fetch_before_ms is not None and row.fetch_before_ms <= now_ms)

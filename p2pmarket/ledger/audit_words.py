@@ -101,19 +101,12 @@ def _check_bid(words: Words) -> Iterator[str]:
         yield f"{words.name} was settled at {paid.price} micro-credits and its buyer signed for {bid.amount}"
     if paid is not None and bid.expires_ms <= paid.at_ms:
         yield f"{words.name} was settled after its bid had run out"
-    if row["state"] == QUOTED and row["expires_ms"] != bid.expires_ms:
+    waits = row["expires_ms"] or 0  # until the bid runs out, or soon after the report's time
+    if row["state"] == QUOTED and not min(bid.expires_ms, row["bids_until_ms"] or 0) <= waits <= bid.expires_ms:
         yield f"{words.name} waits longer or shorter than its bid says"
     end = fold.ended.get(words.trade)
-    if end is not None and end.state == EXPIRED:
-        times = [bid.expires_ms] if not _was_unmatched(words, bid) else [bid.expires_ms, row["bids_until_ms"] or 0]
-        if end.at_ms < min(times):
-            yield f"{words.name} expired before its time"
-
-
-def _was_unmatched(words: Words, bid: Bid) -> bool:
-    """Whether the bid had been answered before the trade expired; where the answer is gone, it may have been."""
-    reply = _reply_to(words, bid)
-    return reply is None or type_of(reply) == Unmatched.TYPE
+    if end is not None and end.state == EXPIRED and end.at_ms < min(bid.expires_ms, row["bids_until_ms"] or 0):
+        yield f"{words.name} expired before its time"
 
 
 def _check_ask(words: Words) -> Iterator[str]:

@@ -78,10 +78,13 @@ class OpenTrades(AccountBook):
             row = trades.load(connection, trade_id)
             return self._end(connection, row, "fail", reason, "the broker could not complete this trade; nothing moved")
 
-    def place_bid(self, data: bytes, *, spend_per_day: int = 0) -> TradeRow:
+    def place_bid(self, data: bytes, *, spend_per_day: int = 0, ask_ms: int = 0) -> TradeRow:
         """Takes a signed Bid and holds its amount. The same bytes again change nothing.
 
+        The trade expires with the bid, or `ask_ms` after the report's time, if that is sooner.
+
         :param spend_per_day: what the terms let an account spend in 24 hours, in micro-credits; 0: no limit
+        :param ask_ms: how long a seller is waited for
         :raises BadSignature, MalformedMessage: not a bid that verifies
         :raises Expired: the bid or the report is past its time
         :raises RuleBroken: code unknown-trade, wrong-state, wrong-broker, wrong-delivery, wrong-revision, lower-bid,
@@ -97,11 +100,12 @@ class OpenTrades(AccountBook):
             check_address(bid, self.market, self._identity.peer_id)
             now = self._clock()
             self._check_bid(row, bid, now)
+            latest_ms = bid.expires_ms if row.bids_until_ms is None else row.bids_until_ms + ask_ms
             check_spending(connection, row.buyer, bid.amount, spend_per_day, now)
             hold(connection, row.buyer, bid.amount)
             return trades.step(
                 connection, row, "bid", now, bid=data, bid_amount=bid.amount, bids=row.bids + 1,
-                expires_ms=bid.expires_ms,
+                expires_ms=min(bid.expires_ms, latest_ms),
             )  # fmt: skip
 
     def unmatched(self, trade_id: bytes, revisions_left: int) -> bytes:
@@ -176,6 +180,11 @@ class OpenTrades(AccountBook):
         with self._database.reading() as connection:
             return trades.find(connection, peer=peer, states=(state,) if state else (), limit=limit)
 
+    def open_trades(self, peer: str, limit: int) -> list[TradeRow]:
+        """A peer's trades that have not ended: those that bind money first, of them its purchases, the newest first."""
+        with self._database.reading() as connection:
+            return trades.open_trades(connection, peer, limit)
+
     def settled_after(self, peer: str, after: bytes, limit: int) -> list[TradeRow]:
         """A peer's trades that were ever settled, the oldest settlement first, from the one that follows the trade
         `after`; from the first where there is no such trade."""
@@ -194,7 +203,7 @@ class OpenTrades(AccountBook):
 
     def bids_since(self, since_ms: int, task: str) -> list[tuple[str, int, int | None, int]]:
         """Buyer, last bid, price (None where none is paid) and time of the last change, in micro-credits and UTC
-        milliseconds, of each trade of a task that has a bid and changed since; the latest first."""
+        milliseconds, of each trade of a task whose bidding is over and that changed since; the latest first."""
         with self._database.reading() as connection:
             return trades.bids_since(connection, since_ms, task)
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 from p2pmarket.crypto.signing import Signable, signer_of, type_of, verify
 from p2pmarket.errors import BadSignature, Expired, RuleBroken
 from p2pmarket.ledger.trades import TradeRow
-from p2pmarket.messages import Ask, Bid, Submit
+from p2pmarket.messages import Ask, Bid, GainReport, Submit
 from p2pmarket.units import format_credits
 
 M = TypeVar("M", bound=Signable)
@@ -53,6 +53,11 @@ def check_buyer(row: TradeRow, by: str) -> None:
     """:raises RuleBroken: code not-yours, when `by` is not the trade's buyer"""
     if row.buyer != by:
         raise RuleBroken("this trade is another buyer's", code="not-yours")
+
+
+def purchase_before(row: TradeRow) -> bytes | None:
+    """The trade upon which this one's gain was measured, as its report says; None: upon the buyer's own snapshot."""
+    return None if row.report is None else verified(row.report, GainReport).after
 
 
 def check_running(what: str, expires_ms: int | None, now_ms: int) -> None:

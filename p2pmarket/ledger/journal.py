@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+from collections.abc import Iterator
 
 from p2pmarket.crypto.signing import sign
 from p2pmarket.errors import Expired, RuleBroken
 from p2pmarket.ledger import mailbox, trades
 from p2pmarket.ledger.balances import Change, append
 from p2pmarket.ledger.bids import OpenTrades
-from p2pmarket.ledger.evidence import check_buyer, check_terms
+from p2pmarket.ledger.evidence import check_buyer, check_terms, purchase_before
 from p2pmarket.ledger.holds import release_proceeds
 from p2pmarket.ledger.leaves import Ended, Refunded, Settled
 from p2pmarket.ledger.trade import (
@@ -34,6 +35,7 @@ from p2pmarket.ledger.trade import (
     advance,
 )  # fmt: skip
 from p2pmarket.ledger.trades import TradeRow
+from p2pmarket.limits import MAX_CHAIN
 from p2pmarket.messages import Deal, Receipt, Refund, Sold
 
 NOT_FETCHED = "not-fetched"
@@ -58,6 +60,9 @@ class Ledger(OpenTrades):
     def settle(self, trade_id: bytes, price: int, fee: int, *, fetch_before_ms: int) -> Settlement:
         """Moves the money and gives the right of delivery, by the bid and the ask that were recorded.
 
+        The term of the delivery is `fetch_before_ms`, and no longer than that of a purchase which it is upon and of
+        which nothing was served: no purchase of a chain is refunded as unfetched while a later one can be fetched.
+
         One transaction: the buyer's debit, out of what its bid held; the seller's credit and the fee, both held until
         the delivery's fate is known; leaf, receipt, the reply to the bid, the seller's mail. When the bid has run out
         the trade ends as EXPIRED, durable, with its NoDeal as the stored reply, before the error is raised. (Inside a
@@ -71,7 +76,7 @@ class Ledger(OpenTrades):
             advance(row.state, "price")
             now = self._clock()
             bid = check_terms(row, price, fee, self.market, self._identity.peer_id, now)
-            if bid.expires_ms > now:
+            if bid.expires_ms > now and (row.expires_ms is None or row.expires_ms > now):
                 return self._pay(connection, row, price, fee, fetch_before_ms, now)
             problem = Expired("the bid ran out before it could be settled; nothing moved")
             self._end(connection, row, "expire", problem.code, str(problem))
@@ -79,6 +84,8 @@ class Ledger(OpenTrades):
 
     def mark_served(self, trade_id: bytes) -> TradeRow:
         """The first byte of the delivery is about to be sent: from here on the buyer may have it. Again: no change.
+
+        The delivery of a purchase upon others holds what they brought, so those are served with it.
 
         :raises Expired: the time to fetch it is over
         :raises RuleBroken: code unknown-trade, wrong-state
@@ -91,6 +98,8 @@ class Ledger(OpenTrades):
             now = self._clock()
             if row.fetch_before_ms is not None and row.fetch_before_ms <= now:
                 raise Expired("the time to fetch this delivery is over; it was kept as long as the market's terms say")
+            for before in self._unserved_before(connection, row):
+                trades.step(connection, before, "serve", now, served_ms=now)
             return trades.step(connection, row, "serve", now, served_ms=now)
 
     def acknowledge_delivery(self, trade_id: bytes, by: str, digest: bytes) -> TradeRow:
@@ -136,11 +145,23 @@ class Ledger(OpenTrades):
                     self._keep(connection, row, "lapse", LAPSED)
             return [row.trade for row in due]
 
+    def _unserved_before(self, connection: sqlite3.Connection, row: TradeRow) -> Iterator[TradeRow]:
+        """The purchases that this one is upon, of which nothing was served; the chain is what the reports say."""
+        for _ in range(MAX_CHAIN):
+            trade_id = purchase_before(row)
+            if trade_id is None:
+                return
+            row = trades.load(connection, trade_id)
+            if row.state == SETTLED and row.served_ms is None:
+                yield row
+
     def _pay(
         self, connection: sqlite3.Connection, row: TradeRow, price: int, fee: int, fetch_before_ms: int, now: int
     ) -> Settlement:
         broker, proceeds = self._identity.peer_id, price - fee
         assert row.delivery is not None
+        for before in self._unserved_before(connection, row):
+            fetch_before_ms = min(fetch_before_ms, before.fetch_before_ms or fetch_before_ms)
         leaf = Settled(
             market=self.market, broker=broker, trade=row.trade, buyer=row.buyer, seller=row.seller, price=price,
             fee=fee, delivery=row.delivery, at_ms=now,

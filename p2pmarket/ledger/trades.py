@@ -11,7 +11,7 @@ import functools
 import sqlite3
 
 from p2pmarket.errors import RuleBroken
-from p2pmarket.ledger.trade import PAID, advance
+from p2pmarket.ledger.trade import APPRAISED, ENDS, PAID, QUOTED, SETTLED, SUBMITTED, UNMATCHED, advance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +102,21 @@ def find(
     return [TradeRow(*row) for row in rows]
 
 
+_OPEN = (QUOTED, SETTLED, UNMATCHED, APPRAISED, SUBMITTED)
+"""States that may still change, those that bind money first."""
+
+
+def open_trades(connection: sqlite3.Connection, peer: str, limit: int) -> list[TradeRow]:
+    """A peer's trades that have not ended: first those with a bid, of them its purchases, of them the quoted ones."""
+    cases = " ".join(f"WHEN '{state}' THEN {place}" for place, state in enumerate(_OPEN))
+    rows = connection.execute(
+        f"{_SELECT} WHERE (buyer = ?1 OR seller = ?1) AND state IN ({', '.join(repr(state) for state in _OPEN)}) "
+        f"ORDER BY bids = 0, buyer <> ?1, CASE state {cases} END, created_ms DESC, rowid DESC LIMIT ?2",
+        (peer, limit),
+    )
+    return [TradeRow(*row) for row in rows]
+
+
 def settled_after(connection: sqlite3.Connection, peer: str, after: bytes, limit: int) -> list[TradeRow]:
     """A peer's trades that were ever settled, the oldest settlement first: those after the trade `after`, or all where
     there is no such one."""
@@ -116,12 +131,15 @@ def settled_after(connection: sqlite3.Connection, peer: str, after: bytes, limit
 
 
 def bids_since(connection: sqlite3.Connection, since_ms: int, task: str) -> list[tuple[str, int, int | None, int]]:
-    """Buyer, last bid, price (None where it is not paid) and time of the last change of each trade of a task that has
-    a bid and changed since, the latest first."""
+    """Buyer, last bid, price (None where it is not paid) and time of the last change of each trade of a task that had
+    a bid and changed since, the latest first. A bid that waits or may be raised is nobody's to know: its seller could
+    set the ask by it."""
+    paid, over = sorted(PAID), sorted(PAID | ENDS)
     return connection.execute(
-        f"SELECT buyer, bid_amount, CASE WHEN state IN ({', '.join('?' * len(PAID))}) THEN price END, changed_ms "
-        "FROM trades WHERE bids > 0 AND task = ? AND changed_ms >= ? ORDER BY changed_ms DESC, rowid DESC",
-        (*sorted(PAID), task, since_ms),
+        f"SELECT buyer, bid_amount, CASE WHEN state IN ({', '.join('?' * len(paid))}) THEN price END, changed_ms "
+        f"FROM trades WHERE bids > 0 AND task = ? AND changed_ms >= ? AND state IN ({', '.join('?' * len(over))}) "
+        "ORDER BY changed_ms DESC, rowid DESC",
+        (*paid, task, since_ms, *over),
     ).fetchall()
 
 

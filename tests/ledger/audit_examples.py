@@ -18,19 +18,11 @@ from p2pmarket.ledger.audit_words import receipt_of
 from p2pmarket.ledger.fold import Fold, Paid
 from p2pmarket.ledger.trade import APPRAISED, QUOTED, SETTLED, UNMATCHED
 from p2pmarket.ledger.trades import TradeRow
-from p2pmarket.messages import AskRequest, Bid, Checkpoint, Deal, Done, GainReport, Sold
+from p2pmarket.messages import AskRequest, Bid, Checkpoint, Deal, Done, Sold
 
 
 class SignedBench(Bench):
-    """A bench whose broker signs its reports, as a real one does."""
-
-    def appraised(self, buyer: Identity | None = None, seller: Identity | None = None) -> bytes:
-        trade = self.id()
-        buyer, seller = buyer or self.buyer, seller or self.seller
-        self.ledger.create_trade(trade, buyer.peer_id, seller.peer_id, self.digest(), self.digest(), self.id())
-        row, delivery, until = self.ledger.trade(trade), self.digest(), self.clock() + HOUR_MS
-        self.ledger.record_report(trade, sign(self.broker, report_of(row, delivery, until)), delivery, until)
-        return trade
+    """A bench that works at random."""
 
     def grow(self, steps: int) -> None:
         """That many random operations: most of them such as the trade's state allows, some not."""
@@ -65,7 +57,9 @@ class SignedBench(Bench):
         ledger.set_day_limit(buyer, 5_000)
         with ledger.transaction():
             ledger.remember(buyer, self.id(), sign(self.broker, Done()))
-        ledger.queue_mail(self.third.peer_id, sign(self.broker, AskRequest(MARKET, self.id(), self.digest(), 1)))
+        ledger.queue_mail(
+            self.third.peer_id, sign(self.broker, AskRequest(MARKET, self.id(), self.id(), self.digest(), 1))
+        )
 
     def _row(self, trade: bytes) -> TradeRow:
         return self.ledger.trade(trade)
@@ -158,18 +152,6 @@ _NEXT = {
     SETTLED: ["serve", "serve", "acknowledge", "acknowledge", "refund"],
 }
 ANY = sorted({name for names in _NEXT.values() for name in names})
-
-
-def report_of(row: TradeRow, delivery: bytes, expires_ms: int) -> GainReport:
-    """A gain report on a trade."""
-    return GainReport(
-        row.trade, MARKET, row.buyer, row.seller, "all", row.buyer_snapshot, row.seller_snapshot, delivery,
-        loss_before=1.0, loss_after=0.75, gain=0.25, gain_low=0.2, gain_high=0.3,
-        merit=0.125, merit_low=0.1, merit_high=0.15, confidence=0.95,
-        metric_before=50.0, metric_after=60.0, samples=100, data=b"v" * 32,
-        weight=0.5, granularity="model", alignment="identity",
-        after=None, left_out=(), reason="", classes=(), groups=(), tasks=(), expires_ms=expires_ms,
-    )  # fmt: skip
 
 
 def rebuild(

@@ -9,7 +9,8 @@ from pathlib import Path
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign
 from p2pmarket.ledger.journal import Ledger, Settlement
-from p2pmarket.messages import Ask, Bid, Submit
+from p2pmarket.ledger.trades import TradeRow
+from p2pmarket.messages import Ask, Bid, GainReport, Submit
 from p2pmarket.units import CREDIT
 
 MARKET = "digits"
@@ -68,12 +69,22 @@ class Bench:
         for peer in (self.buyer, self.seller, self.third):
             self.ledger.open_account(peer.peer_id, amount)
 
-    def appraised(self, buyer: Identity | None = None, seller: Identity | None = None) -> bytes:
-        """A new trade in APPRAISED; its id."""
+    def appraised(
+        self,
+        buyer: Identity | None = None,
+        seller: Identity | None = None,
+        *,
+        after: bytes | None = None,
+        task: str = "",
+    ) -> bytes:
+        """A new trade in APPRAISED, upon the purchase `after`; its id."""
         trade = self.id()
         buyer, seller = buyer or self.buyer, seller or self.seller
-        self.ledger.create_trade(trade, buyer.peer_id, seller.peer_id, self.digest(), self.digest(), self.id())
-        self.ledger.record_report(trade, b"a signed report", self.digest(), self.clock() + HOUR_MS)
+        row = self.ledger.create_trade(
+            trade, buyer.peer_id, seller.peer_id, self.digest(), self.digest(), self.id(), task=task
+        )
+        delivery, until = self.digest(), self.clock() + HOUR_MS
+        self.ledger.record_report(trade, sign(self.broker, report_of(row, delivery, until, after)), delivery, until)
         return trade
 
     def bid(self, of: bytes, amount: int, buyer: Identity | None = None, **changes: object) -> bytes:
@@ -115,3 +126,15 @@ class Bench:
         trade, _ = self.quoted(price, price)
         self.settle(trade, price, fee)
         return trade
+
+
+def report_of(row: TradeRow, delivery: bytes, expires_ms: int, after: bytes | None = None) -> GainReport:
+    """A gain report on a trade, upon the purchase `after`."""
+    return GainReport(
+        row.trade, MARKET, row.buyer, row.seller, "all", row.buyer_snapshot, row.seller_snapshot, delivery,
+        loss_before=1.0, loss_after=0.75, gain=0.25, gain_low=0.2, gain_high=0.3,
+        merit=0.125, merit_low=0.1, merit_high=0.15, confidence=0.95,
+        metric_before=50.0, metric_after=60.0, samples=100, data=b"v" * 32,
+        weight=0.5, granularity="model", alignment="identity",
+        after=after, left_out=(), reason="", classes=(), groups=(), tasks=(), expires_ms=expires_ms,
+    )  # fmt: skip

@@ -318,11 +318,7 @@ def test_bids_since_a_time(bench: Bench) -> None:
     peer = bench.buyer.peer_id
 
     def bid(task: str, amount: int) -> bytes:
-        trade = bench.id()
-        bench.ledger.create_trade(
-            trade, peer, bench.seller.peer_id, bench.digest(), bench.digest(), bench.id(), task=task
-        )
-        bench.ledger.record_report(trade, b"a signed report", bench.digest(), bench.clock() + HOUR_MS)
+        trade = bench.appraised(task=task)
         bench.ledger.place_bid(bench.bid(trade, amount))
         return trade
 
@@ -336,10 +332,11 @@ def test_bids_since_a_time(bench: Bench) -> None:
     bench.ledger.create_trade(bench.id(), peer, bench.seller.peer_id, bytes(32), bytes(32), bytes(16), task="digits")
     late = bench.clock()
     assert sorted(bench.ledger.bids_since(start, "digits")) == [
-        (peer, 1, None, start),
         (peer, 20, 15, late),
         (peer, 30, None, late),
-    ]
-    assert {amount for _, amount, _, _ in bench.ledger.bids_since(start + 1, "digits")} == {20, 30}
-    bench.ledger.no_deal(early, "no-ask", "")
+    ], "a bid that waits is told to nobody"
+    bench.ledger.unmatched(early, 1)
+    assert len(bench.ledger.bids_since(0, "digits")) == 2, "nor one that may be raised"
+    bench.ledger.decline([early], peer)
     assert (peer, 1, None, late) in bench.ledger.bids_since(start + 1, "digits")
+    assert len(bench.ledger.bids_since(late + 1, "digits")) == 0

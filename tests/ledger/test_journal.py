@@ -306,6 +306,25 @@ def test_trades_are_listed_by_peer_and_state(bench: Bench) -> None:
     assert ledger.trades(bench.broker.peer_id) == []
 
 
+def test_what_binds_money_is_listed_first_and_purchases_before_sales(bench: Bench) -> None:
+    bench.fund()
+    me, other = bench.buyer, bench.seller
+    quoted, _ = bench.quoted(5, 5)
+    unmatched, _ = bench.quoted(5, 9)
+    bench.ledger.unmatched(unmatched, 1)
+    paid = bench.settled(5)
+    sale, _ = bench.quoted(5, 5, other, me)
+    appraised = bench.appraised()
+    ended = bench.appraised()
+    bench.ledger.decline([ended], me.peer_id)
+    sales = [bench.appraised(other, me) for _ in range(9)]
+    assert [row.trade for row in bench.ledger.open_trades(me.peer_id, 6)] == [
+        quoted, paid, unmatched, sale, appraised, sales[-1],
+    ]  # fmt: skip
+    assert len(bench.ledger.open_trades(me.peer_id, 99)) == 14
+    assert bench.ledger.open_trades(bench.third.peer_id, 99) == []
+
+
 # ---- refunds -------------------------------------------------------------------------------------------------------
 
 
