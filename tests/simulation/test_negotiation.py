@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import NEW, Client, a_report, bid_on, refused, tensors_of
-from market_examples import CREDIT, OpenMarket, left, right, untrained
+from hostile import NEW, Client, a_report, appraisal_of, bid_on, refused, tensors_of
+from market_examples import CREDIT, OpenMarket, left, right, specialist, untrained
 from peers import eventually
 
 from p2pmarket.broker_node.clearing import Clearing
+from p2pmarket.crypto.header import Expectation
 from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trades import TradeRow
@@ -27,15 +28,21 @@ from p2pmarket.messages import (
     Bid,
     Deal,
     Decline,
+    Delivered,
     Done,
+    Fetch,
     GainReport,
     NoDeal,
     Refusal,
     Statistics,
     StatisticsRequest,
+    Status,
+    StatusRequest,
     Unmatched,
 )
+from p2pmarket.network.spool import Incoming
 from p2pmarket.network.streams import end_tasks
+from p2pmarket.network.transfer import receive_parcel
 from p2pmarket.simulation.market import MarketInMemory
 from p2pmarket.units import now_ms
 
@@ -454,3 +461,133 @@ async def test_statistics_are_told_where_the_terms_say_so_and_hide_small_counts(
             told = await client.ask(StatisticsRequest(NEW(16), "blobs"))
             assert told == Statistics("blobs", 0, 0, 0, (), ()), "one buyer is nobody's statistics"
         assert await refused(table.buyer, StatisticsRequest(NEW(16), "chess")) == "unknown-task"
+
+
+# ---- what a buyer would get for nothing ------------------------------------------------------------------------------
+
+
+class Clock:
+    """This machine's, put forward."""
+
+    ahead_ms = 0
+
+    def __call__(self) -> int:
+        return now_ms() + self.ahead_ms
+
+
+async def fetched(buyer: Client, report: GainReport, folder: Path) -> None:
+    """Takes a delivery and does not acknowledge it."""
+    stream = await buyer.parcel_stream(Fetch(NEW(16), report.trade))
+    expected = Expectation(
+        market=report.market, broker=buyer.broker, purpose="delivery", trade=report.trade, sender=buyer.broker,
+        receiver=buyer.peer_id, manifest_digest=report.delivery, max_plain_bytes=1 << 21,
+    )  # fmt: skip
+    incoming = Incoming.open(folder)
+    await receive_parcel(stream, incoming, expected, buyer.keyring, now_ms, check=lambda path, _: None)
+    await stream.close()
+    assert incoming.plain_path.exists()
+
+
+@pytest.mark.parametrize(("taken", "paid"), [(None, 0), (0, 1), (1, 2)], ids=["nothing", "the first", "the last"])
+async def test_who_has_the_last_of_a_chain_pays_for_all_of_it(
+    open_market: OpenMarket, tmp_path: Path, taken: int | None, paid: int
+) -> None:
+    """The delivery of the last is all that was bought, merged: the first need not be fetched to have it."""
+    clock = Clock()
+    async with open_market(round_agents=3, rounds="barrier", delivery_hours=1, clock=clock) as market:
+        clients = [Client(market, name, tmp_path) for name in ("two", "three", "buyer")]
+        models = (specialist(2, seed=2), specialist(3, seed=3), specialist(0, 1, seed=1))
+        for client, model in zip(clients, models, strict=True):
+            await client.hello()
+            sells = client is not clients[-1]
+            await client.submitted(tensors_of(model), sell=sells, buy=not sells, ask=CREDIT if sells else None)
+        buyer = clients[-1]
+        reports = await appraisal_of(buyer)
+        last = next(report for report in reports if report.after is not None)
+        chain = [next(report for report in reports if report.trade == last.after), last]
+        for report in chain:
+            assert isinstance(await buyer.ask(bid_on(buyer, report, amount=CREDIT)), Deal)
+        if taken is not None:
+            await fetched(buyer, chain[taken], tmp_path / "in")
+        clock.ahead_ms = 2 * 3600 * 1000
+
+        async def states() -> list[str]:
+            return [(await market.running.ledger.run(Ledger.trade, report.trade)).state for report in chain]
+
+        async def over() -> bool:
+            return "settled" not in await states()
+
+        await eventually(over)
+        assert await states() == ["lapsed"] * paid + ["refunded"] * (2 - paid)
+        assert (await market.balances())[buyer.peer_id] == (10 - paid) * CREDIT
+        for client in clients:
+            await client.close()
+        assert await market.problems() == ()
+
+
+async def test_a_bid_whose_id_was_used_again_is_answered(sit: Sit) -> None:
+    """The reply to another message of that id ends no bid: else the trade would wait, and its delivery lie, for ever."""
+    async with sit(ask=None, ask_seconds=0.5) as table:
+        bid = table.bid(1, expires_ms=2**48)
+        bidding = asyncio.create_task(table.buyer.ask(bid))
+        await table.asked()
+        running = table.market.running.ledger
+        await running.run(Ledger.remember, table.buyer.peer_id, bid.message_id, b"the reply to a submission")
+        row = await table.row()
+        assert row.state == "quoted" and row.expires_ms == table.report.expires_ms + 500
+        end = await bidding
+        assert isinstance(end, NoDeal) and end.reason == "no-ask"
+        assert (await table.row()).state == "no-deal" and await table.held() == 0
+
+
+async def test_who_repeats_itself_under_fresh_ids_fills_no_disk(sit: Sit) -> None:
+    async with sit() as table:
+
+        def rows(ledger: Ledger) -> int:
+            with ledger.transaction() as connection:
+                tables = ("replies", "mail", "trades", "leaves")
+                return sum(connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables)
+
+        report, run = table.report, table.market.running.ledger.run
+        assert isinstance(await table.buyer.ask(table.bid(5)), Deal)
+        assert isinstance(await table.buyer.ask(Delivered(NEW(16), report.trade, report.delivery)), Done)
+        before = await run(rows)
+        for _ in range(10):
+            assert isinstance(await table.buyer.ask(Delivered(NEW(16), report.trade, report.delivery)), Done)
+            assert await refused(table.buyer, table.bid(6, 1)) == "wrong-state"
+        assert await run(rows) == before
+    async with sit(folder="declined") as table:
+        decline = sign(table.buyer.identity, Decline(NEW(16), (table.report.trade,)))
+        reply = await table.buyer.ask_bytes(decline)
+        assert (await table.row()).state == "declined"
+        before = await table.market.running.ledger.run(rows)
+        for _ in range(10):
+            assert isinstance(await table.buyer.ask(Decline(NEW(16), (table.report.trade,))), Done)
+        assert await table.market.running.ledger.run(rows) == before
+        assert await table.buyer.ask_bytes(decline) == reply, "the same request gets the same bytes"
+
+
+async def test_what_binds_money_is_in_the_status_however_much_is_for_sale(sit: Sit) -> None:
+    async with sit(ask=None, ask_seconds=3600) as table:
+        buyer, seller = table.buyer.peer_id, table.seller.peer_id
+        bidding = asyncio.create_task(table.buyer.ask(table.bid(1)))
+        request = await table.asked()
+
+        def sales(ledger: Ledger) -> None:
+            for _ in range(70):
+                trade = NEW(16)
+                ledger.create_trade(trade, seller, buyer, bytes(32), bytes(32), NEW(16))
+                ledger.record_report(trade, b"a report", bytes(32), 2**47)
+
+        await table.market.running.ledger.run(sales)
+        await table.seller.ask(table.ask(request, 1))
+        await bidding
+        told = await table.buyer.ask(StatusRequest(NEW(16), ()))
+        assert isinstance(told, Status) and len(told.trades) == 64
+        assert told.trades[0].trade == table.report.trade and told.trades[0].state == "settled"
+
+        def ended(ledger: Ledger) -> None:
+            with ledger.transaction() as connection:
+                connection.execute("DELETE FROM trades WHERE report = ?", (b"a report",))
+
+        await table.market.running.ledger.run(ended)
