@@ -389,8 +389,10 @@ def _milliseconds(table: dict[str, Any], key: str, unit: int) -> int:
 
 
 def _credits(table: dict[str, Any], key: str) -> int:
+    value = table[key]
     try:
-        return parse_credits(str(table[key]))
+        # Python writes a small float of TOML with an exponent, which nobody types.
+        return parse_credits(format(Decimal(str(value)), "f") if type(value) is float else str(value))
     except ValueError as error:
         raise TermsError(f"{key}: {error}") from None
 

@@ -6,14 +6,18 @@ where it leaves the process; durations are monotonic seconds.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 
 from p2pmarket.limits import MAX_AMOUNT
 
 CREDIT = 1_000_000
 """Micro-credits in one credit."""
+
+_DECIMALS = 6
+_SHOWN_CHARACTERS = 40
+_CREDITS = re.compile(r"(?=\.?[0-9])([0-9]*)\.?([0-9]*)")
 
 Clock = Callable[[], int]
 """Returns UTC in integer milliseconds; passed in wherever a rule needs the time."""
@@ -25,19 +29,21 @@ def now_ms() -> int:
 
 
 def parse_credits(text: str | int) -> int:
-    """Credits as a person writes them ("4.20") to micro-credits.
+    """Credits as a person writes them ("4.20") to micro-credits: ASCII digits with at most one dot, nothing else.
 
-    :raises ValueError: not a number, negative, finer than a micro-credit, or above MAX_AMOUNT
+    :raises ValueError: not so written, finer than a micro-credit, or above MAX_AMOUNT
     """
-    try:
-        amount = Decimal(text) * CREDIT
-    except InvalidOperation:
-        raise ValueError(f"{text!r} is not an amount of credits; write a number such as 4.20") from None
-    if not amount.is_finite() or amount != amount.to_integral_value():
-        raise ValueError(f"{text} credits is finer than the smallest unit, 0.000001")
-    if not 0 <= amount <= MAX_AMOUNT:
-        raise ValueError(f"{text} credits is outside 0 ... {MAX_AMOUNT // CREDIT}")
-    return int(amount)
+    shown = str(text) if len(str(text)) <= _SHOWN_CHARACTERS else f"{str(text)[:_SHOWN_CHARACTERS]}..."
+    found = _CREDITS.fullmatch(str(text))
+    if found is None:
+        raise ValueError(f"{shown!r} is not an amount of credits; write a number such as 4.20")
+    whole, fraction = found[1].lstrip("0"), found[2].rstrip("0")
+    if len(fraction) > _DECIMALS:
+        raise ValueError(f"{shown} credits is finer than the smallest unit, 0.000001")
+    micro = int(whole[:_SHOWN_CHARACTERS] + fraction.ljust(_DECIMALS, "0"))
+    if micro > MAX_AMOUNT:
+        raise ValueError(f"{shown} credits is outside 0 ... {MAX_AMOUNT // CREDIT}")
+    return micro
 
 
 def format_credits(micro: int) -> str:

@@ -102,6 +102,7 @@ def test_the_smallest_file_has_documented_defaults() -> None:
         ("pricing", "rule", "midpoint", "pricing", "midpoint"),
         ("pricing", "opening_credit", "4.20", "opening_credit", 4_200_000),
         ("pricing", "opening_credit", 4.2, "opening_credit", 4_200_000),
+        ("pricing", "opening_credit", 0.000001, "opening_credit", 1),
         ("pricing", "fee_percent", "2.5", "fee_ppm", 25_000),
         ("limits", "max_parcel_mib", 1, "max_parcel_bytes", 1024**2),
         ("limits", "max_agents", 2, "max_agents", 2),

@@ -16,16 +16,44 @@ def test_what_is_shown_can_be_typed_in_again(micro: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "micro"), [("4.20", 4_200_000), ("0", 0), ("0.000001", 1), ("1e3", 1000 * CREDIT), (7, 7 * CREDIT)]
+    ("text", "micro"),
+    [
+        ("4.20", 4_200_000),
+        ("0", 0),
+        ("0.000001", 1),
+        ("007.", 7 * CREDIT),
+        (".5", CREDIT // 2),
+        (7, 7 * CREDIT),
+        ("9007199254.740991", MAX_AMOUNT),
+    ],
 )
 def test_credits_are_exact(text: str | int, micro: int) -> None:
     assert parse_credits(text) == micro
 
 
-@pytest.mark.parametrize("text", ["", "four", "0.0000001", "-1", "-0.000001", "nan", "inf", "1e30", "1,5", "0x10"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", ".", "four", "-1", "-0.000001", "+1", "1,5", "0x10", "1e3", "1e400", "nan", "NaN", "inf", "-Infinity",
+        "1_000", " 1", "1\n", "1 000", "1.2.3", "١٢", "１", "²", True,
+    ],
+)  # fmt: skip
 def test_what_is_no_amount_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match="credits"):
+    with pytest.raises(ValueError, match="is not an amount of credits"):
         parse_credits(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0.0000001", "finer than"), ("1." + "0" * 30 + "1", "finer than"), ("9007199254.740992", "outside 0"),
+        ("9" * 5000, "outside 0"),
+    ],
+)  # fmt: skip
+def test_what_is_out_of_bounds_is_refused_by_name(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as refused:
+        parse_credits(text)
+    assert len(str(refused.value)) < 120
 
 
 @pytest.mark.parametrize(
