@@ -319,6 +319,8 @@ class AskRequest(Message):
     TYPE: ClassVar[str] = "ask-request"
     market: Name
     trade: Id
+    buyer: Id
+    """A pseudonym: the same for all bids of one buyer to one seller at this broker; no two sellers are told the same."""
     snapshot: Digest
     """The seller's snapshot."""
     expires_ms: Millis

@@ -18,8 +18,10 @@ from pathlib import Path
 from p2pmarket.broker_node import negotiation
 from p2pmarket.broker_node.book import Book
 from p2pmarket.broker_node.ledger_thread import LedgerThread
+from p2pmarket.broker_node.pseudonyms import pseudonym
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign
+from p2pmarket.errors import MarketError, PeerFault
 from p2pmarket.files import remove_tree
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import ENDS, REFUNDED
@@ -63,6 +65,8 @@ class Clearing:
         self._online = online
         self._clearing: dict[tuple[bytes, bytes], asyncio.Task[bytes]] = {}
         self._answered: dict[bytes, asyncio.Event] = {}
+        self._taking: set[asyncio.Task[bytes]] = set()
+        self._closed = False
 
     def folder(self, trade: bytes) -> Path:
         """Where a trade's delivery lies."""
@@ -91,6 +95,17 @@ class Clearing:
         :raises RuleBroken: the trade is not this buyer's, of another delivery, or takes no such bid now
         :raises Expired: past its time
         """
+        # A buyer that disconnects must not undo a bid it is bound by, nor keep from the seller what became of it.
+        task = asyncio.create_task(self._take(buyer, bid, data))
+        self._taking.add(task)
+        task.add_done_callback(self._taking.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_unheard)
+            raise
+
+    async def _take(self, buyer: str, bid: Bid, data: bytes) -> bytes:
         # Also for a bid that is being cleared: the ledger knows whose trade this is, and which bid it waits with. In
         # one go, so that a bid without a stored reply is either new or still in `_clearing`.
         outcome = await self._ledger.run(
@@ -104,7 +119,6 @@ class Clearing:
             task = asyncio.create_task(self._clear(bid))
             self._clearing[key] = task
             task.add_done_callback(lambda _: self._clearing.pop(key, None))
-        # A buyer that disconnects must not undo a bid it is bound by.
         return await asyncio.shield(task)
 
     async def ask(self, seller: str, ask: Ask, data: bytes) -> None:
@@ -122,14 +136,17 @@ class Clearing:
 
         What takes longer than DRAIN_SECONDS is given up: its bid comes again after the next start.
         """
+        self._closed = True
         for answered in self._answered.values():
             answered.set()
-        if self._clearing:
-            await asyncio.wait(self._clearing.values(), timeout=DRAIN_SECONDS)
-        await end_tasks(self._clearing.values())
+        if self._taking:
+            await asyncio.wait(self._taking, timeout=DRAIN_SECONDS)
+        await end_tasks((*self._taking, *self._clearing.values()))
 
     async def _clear(self, bid: Bid) -> bytes:
         answered = self._answered[bid.trade] = asyncio.Event()  # before the row is read, so that no ask is missed
+        if self._closed:
+            answered.set()
         try:
             await self._hear_seller(bid, answered)
         finally:
@@ -160,10 +177,19 @@ class Clearing:
         expires_ms = min(bid.expires_ms, self._clock() + self._terms.ask_ms)
         told = await self._ledger.run(lambda ledger: negotiation.disclosed(ledger, self._terms, trade))
         request = AskRequest(
-            market=self._terms.name, trade=trade.trade, snapshot=trade.seller_snapshot, expires_ms=expires_ms,
-            revision=bid.revision, weight=told.weight, own_weight=told.own_weight, own_ratio=told.own_ratio,
+            market=self._terms.name, trade=trade.trade,
+            buyer=pseudonym(self._identity, self._terms.name, trade.seller, trade.buyer),
+            snapshot=trade.seller_snapshot, expires_ms=expires_ms, revision=bid.revision,
+            weight=told.weight, own_weight=told.own_weight, own_ratio=told.own_ratio,
         )  # fmt: skip
         await self._ledger.run(Ledger.queue_mail, trade.seller, sign(self._identity, request))
         self._mail_waits(trade.seller)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(answered.wait(), max(0, expires_ms - self._clock()) / 1000)
+
+
+def _unheard(task: asyncio.Task[bytes]) -> None:
+    """Logs what went wrong with a bid whose buyer had hung up."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        level = logging.INFO if isinstance(error, PeerFault) else logging.ERROR
+        log.log(level, "a bid failed: %s", error, exc_info=not isinstance(error, MarketError) and error)

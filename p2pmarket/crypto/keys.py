@@ -17,6 +17,8 @@ from pathlib import Path
 
 import base58
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from p2pmarket.errors import DiskFull, IdentityError, MalformedMessage
 
@@ -83,6 +85,10 @@ class Identity:
     def sign(self, data: bytes) -> bytes:
         """The 64-byte signature of `data`. Callers put a label of their own in front (crypto/signing)."""
         return self._key.sign(data)
+
+    def derived_key(self, label: bytes) -> bytes:
+        """32 secret bytes for one use: the same at each call, others for each label (HKDF-SHA256, RFC 5869)."""
+        return HKDF(SHA256(), 32, None, label).derive(self._key.private_bytes_raw())
 
     def _file_bytes(self) -> bytes:
         return _FILE_PREFIX + self._key.private_bytes_raw() + self.public_key

@@ -16,13 +16,13 @@ from p2pmarket.crypto.signing import type_of, verify
 from p2pmarket.errors import RuleBroken
 from p2pmarket.ledger import agent_rules, agent_trades
 from p2pmarket.ledger.agent_book import AgentBook
-from p2pmarket.ledger.agent_schema import AgentTrade, Evidence, Intent
+from p2pmarket.ledger.agent_schema import AgentTrade, AskGiven, Evidence, Intent
 from p2pmarket.ledger.heads import Head
 from p2pmarket.ledger.receipts import verify_receipt
 from p2pmarket.ledger.trade import DELIVERED, LAPSED, REFUNDED
 from p2pmarket.messages import Ask, Bid, GainReport, Receipt, Refund, Sold, Submit, TradeStatus
 
-__all__ = ["UNMATCHED", "AgentJournal", "AgentTrade", "Evidence", "Intent"]
+__all__ = ["UNMATCHED", "AgentJournal", "AgentTrade", "AskGiven", "Evidence", "Intent"]
 
 UNMATCHED = "unmatched"
 """Reason of a trade whose last bid was below the ask: it binds no longer, and a higher one may follow."""
@@ -71,10 +71,11 @@ class AgentJournal(AgentBook):
                 agent_trades.set_bid(connection, bid, data)
         return bid
 
-    def keep_ask(self, broker: str, data: bytes) -> None:
+    def keep_ask(self, broker: str, data: bytes, buyer: bytes | None = None) -> None:
         """Keeps what this agent asks for, before it is sent: its signed Ask, or its Submit; one without a standing ask
         says nothing and is passed over.
 
+        :param buyer: of an Ask, the pseudonym in its request
         :raises BadSignature, MalformedMessage: neither of them, or not this agent's
         """
         trade, amount = b"", None
@@ -87,7 +88,8 @@ class AgentJournal(AgentBook):
         if amount is None:
             return
         with self.transaction("ask") as connection:
-            agent_trades.keep_ask(connection, broker, snapshot, trade, amount, data, self._clock())
+            given = AskGiven(trade, buyer, amount, self._clock())
+            agent_trades.keep_ask(connection, broker, snapshot, given, data)
 
     def end(self, broker: str, trade: bytes, reason: str) -> None:
         """A trade ended without a settlement: refused, or NoDeal with its code; for what is not wanted, `decline`."""
@@ -294,11 +296,15 @@ class AgentJournal(AgentBook):
         with self._database.reading() as connection:
             return agent_trades.asked(connection, broker, snapshot, trade)
 
-    def asks(self, broker: str, limit: int = -1) -> list[tuple[bytes, int, int]]:
-        """Trade, lowest ask in micro-credits and time in milliseconds of what this agent was asked to price, the newest
-        first; standing asks are not among them."""
+    def asks(self, broker: str, limit: int = -1) -> list[AskGiven]:
+        """What this agent was asked to price, of each buyer the newest first; standing asks are not among them."""
         with self._database.reading() as connection:
             return agent_trades.asks(connection, broker, limit)
+
+    def buyers(self, broker: str) -> dict[str, bytes]:
+        """By peer id, the pseudonyms of buyers that a sale to them has shown."""
+        with self._database.reading() as connection:
+            return agent_trades.buyers(connection, broker)
 
     def trade(self, broker: str, trade: bytes) -> AgentTrade | None:
         """One trade; None when this agent never heard of it."""

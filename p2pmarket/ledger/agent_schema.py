@@ -1,8 +1,9 @@
 """An agent's journal: its tables, and its rows as records.
 
 Knows: what is kept. Refuses to know: when (agent_book, agent_journal). Amounts are micro-credits, times are UTC
-milliseconds. `heads` has at most one row that is proven for each log, and those that wait for a proof; `mail.lost` says
-that the broker knows of mail that this journal does not.
+milliseconds. `asks.buyer` is the broker's pseudonym for who bid, NULL for a standing ask. `heads` has at most one row
+that is proven for each log, and those that wait for a proof; `mail.lost` says that the broker knows of what this
+journal does not.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ SCHEMA: tuple[str, ...] = (
         broker TEXT NOT NULL,
         snapshot BLOB NOT NULL CHECK (length(snapshot) = 32),
         trade BLOB NOT NULL,
+        buyer BLOB CHECK (length(buyer) = 16),
         amount INTEGER NOT NULL CHECK (amount >= 0),
         body BLOB NOT NULL,
         made_ms INTEGER NOT NULL,
@@ -89,6 +91,17 @@ class Intent:
     message_id: bytes
     body: bytes
     """Signed bytes: what is sent again is the same."""
+    made_ms: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AskGiven:
+    """What this agent asked in one trade; of several words the lowest."""
+
+    trade: bytes
+    buyer: bytes | None
+    """The broker's pseudonym for who bid; None where it was not kept."""
+    amount: int
     made_ms: int
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from p2pmarket.crypto.signing import verify
-from p2pmarket.ledger.agent_schema import COLUMNS, AgentTrade
+from p2pmarket.ledger.agent_schema import COLUMNS, AgentTrade, AskGiven
 from p2pmarket.messages import Bid, Receipt
 
 RECOVERED = "recovered"
@@ -79,15 +79,13 @@ def set_refund(connection: sqlite3.Connection, broker: str, trade: bytes, data: 
     )
 
 
-def keep_ask(
-    connection: sqlite3.Connection, broker: str, snapshot: bytes, trade: bytes, amount: int, data: bytes, now_ms: int
-) -> None:
-    """What the owner asks for a snapshot (`trade` empty) or in one trade; of several words the lowest."""
+def keep_ask(connection: sqlite3.Connection, broker: str, snapshot: bytes, given: AskGiven, data: bytes) -> None:
+    """What the owner asks for a snapshot (`given.trade` empty) or in one trade; of several words the lowest."""
     connection.execute(
-        "INSERT INTO asks VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (broker, snapshot, trade) "
+        "INSERT INTO asks VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (broker, snapshot, trade) "
         "DO UPDATE SET amount = excluded.amount, body = excluded.body, made_ms = excluded.made_ms "
         "WHERE excluded.amount < asks.amount",
-        (broker, snapshot, trade, amount, data, now_ms),
+        (broker, snapshot, given.trade, given.buyer, given.amount, data, given.made_ms),
     )
 
 
@@ -101,10 +99,22 @@ def asked(connection: sqlite3.Connection, broker: str, snapshot: bytes, trade: b
     return bytes(row[0]) if row else None
 
 
-def asks(connection: sqlite3.Connection, broker: str, limit: int) -> list[tuple[bytes, int, int]]:
-    """Trade, lowest ask and time of what the owner was asked to price, the newest first."""
+def asks(connection: sqlite3.Connection, broker: str, limit: int) -> list[AskGiven]:
+    """What the owner was asked to price: the newest of each buyer, then the second of each, and so on, so that nobody
+    pushes the others out by bidding often."""
     rows = connection.execute(
-        "SELECT trade, amount, made_ms FROM asks WHERE broker = ? AND trade <> x'' ORDER BY made_ms DESC LIMIT ?",
+        "SELECT trade, buyer, amount, made_ms FROM asks WHERE broker = ? AND trade <> x'' "
+        "ORDER BY row_number() OVER (PARTITION BY coalesce(buyer, trade) ORDER BY made_ms DESC), made_ms DESC LIMIT ?",
         (broker, limit),
     )
-    return [(bytes(trade), amount, made_ms) for trade, amount, made_ms in rows]
+    return [AskGiven(*row) for row in rows]
+
+
+def buyers(connection: sqlite3.Connection, broker: str) -> dict[str, bytes]:
+    """The pseudonym of every peer that bought something which the owner was asked to price."""
+    rows = connection.execute(
+        "SELECT trades.partner, asks.buyer FROM asks JOIN trades USING (broker, trade) "
+        "WHERE broker = ? AND trades.role = 'seller' AND trades.receipt IS NOT NULL AND asks.buyer IS NOT NULL",
+        (broker,),
+    )
+    return dict(rows.fetchall())

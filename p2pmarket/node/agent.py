@@ -1,9 +1,9 @@
 """An agent: joins a market and trades a model's parameters, as one call in a training loop.
 
 Knows: the order of a visit to the market: submit, hear what the broker measured, buy, load, keep receipts. Refuses to
-know: how to train, what to bid (strategy), how bytes travel (link, network/). A visit that the network, a peer or this
-machine spoils ends with a `TradeResult` that says so, and training goes on; what was agreed before is taken up at the
-next one. Wrong input of the caller's (a model that does not match the market) is raised.
+know: how to train, what to bid (strategy), how bytes travel (link, network/). A visit that the network, a peer, this
+machine or a strategy's own code spoils ends with a `TradeResult` that says so, and training goes on; what was agreed
+before is taken up at the next one. Wrong input of the caller's (a model that does not match the market) is raised.
 
 An `AsyncAgent` lives in the caller's event loop; `Agent` (node/training_loop) is the same for ordinary code.
 """
@@ -32,6 +32,7 @@ from p2pmarket.errors import (
     NetworkFault,
     PeerFault,
     Refused,
+    StrategyFault,
     UserFault,
 )
 from p2pmarket.files import private_folder, remove_tree
@@ -214,6 +215,8 @@ class AsyncAgent:
             try:
                 await self._note_loaded()
                 result = await self._in_time(self._visit(snapshot, task, self._visits if step is None else step))
+            except StrategyFault as error:
+                return self._seller.report(TradeResult(problem=str(error)))
             except UserFault:
                 raise
             except MarketError as error:

@@ -19,7 +19,7 @@ from p2pmarket.crypto.header import Expectation
 from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, type_of, verify
-from p2pmarket.errors import BadSnapshot, NetworkFault, Refused
+from p2pmarket.errors import BadSnapshot, NetworkFault, Refused, StrategyFault
 from p2pmarket.files import remove_tree
 from p2pmarket.ledger.agent_journal import UNMATCHED, AgentJournal, AgentTrade
 from p2pmarket.messages import (
@@ -39,6 +39,7 @@ from p2pmarket.messages import (
 )
 from p2pmarket.network.spool import Incoming
 from p2pmarket.network.transfer import receive_parcel
+from p2pmarket.node.consulting import amount_of
 from p2pmarket.node.link import BrokerLink, again
 from p2pmarket.node.results import Purchase, TradeResult
 from p2pmarket.node.strategy import Strategy, Wallet
@@ -154,22 +155,18 @@ class Buyer:
         self._visit += 1
         self._spent_before = await self._journal.run(AgentJournal.spent, 0)
         wallet = await self._wallet(joined)
-        wanted = [
-            (amount, report)
-            for report in reports
-            if report.after is None and (amount := self._strategy.bid(report, wallet)) is not None
-        ]
-        wanted.sort(key=lambda pair: -self._whole_gain(pair[1], reports, wallet))
-        note = appraisal.note or _why_not(reports)
-        for amount, report in wanted:
-            outcome = await self._buy(joined, report, amount)
-            if isinstance(outcome, Deal):
-                purchases = [await self._collect(joined, report.trade), *await self._buy_upon(joined, report, reports)]
-                await self._decline(joined, reports)
-                return TradeResult(tuple(purchases), reports=reports, round=appraisal.round)
-            note = outcome
+        try:
+            purchases, note, problem = await self._buy_best(joined, reports, wallet)
+        except StrategyFault as error:
+            purchases, note, problem = (), "", str(error)
         await self._decline(joined, reports)
-        return TradeResult(reports=reports, round=appraisal.round, note=note)
+        return TradeResult(
+            purchases,
+            reports=reports,
+            round=appraisal.round,
+            note="" if purchases else note or appraisal.note or _why_not(reports),
+            problem=problem,
+        )
 
     async def loaded(self, purchases: Iterable[Purchase]) -> None:
         """These purchases are in the caller's hands; their parcels are needed no longer."""
@@ -177,11 +174,34 @@ class Buyer:
             await self._journal.run(AgentJournal.loaded, purchase.receipt.broker, purchase.trade)
             await asyncio.to_thread(remove_tree, self._deliveries / purchase.trade.hex())
 
+    async def _buy_best(
+        self, joined: Joined, reports: Sequence[GainReport], wallet: Wallet
+    ) -> tuple[tuple[Purchase, ...], str, str]:
+        """What was bought, why not, and what kept the rest from being bought.
+
+        :raises StrategyFault: before anything was bought
+        """
+        wanted = [
+            (amount, report)
+            for report in reports
+            if report.after is None and (amount := amount_of(self._strategy.bid, report, wallet)) is not None
+        ]
+        wanted.sort(key=lambda pair: -self._whole_gain(pair[1], reports, wallet))
+        note = ""
+        for amount, report in wanted:
+            outcome = await self._buy(joined, report, amount)
+            if isinstance(outcome, Deal):
+                first = await self._collect(joined, report.trade)
+                upon, problem = await self._buy_upon(joined, report, reports)
+                return (first, *upon), "", problem
+            note = outcome
+        return (), note, ""
+
     def _whole_gain(self, report: GainReport, reports: Sequence[GainReport], wallet: Wallet) -> float:
         """A purchase's gain with those upon it that the strategy would bid for."""
         gain, rest = report.gain, list(reports)
         while upon := next((one for one in rest if one.after == report.trade), None):
-            if self._strategy.bid(upon, wallet) is None:
+            if amount_of(self._strategy.bid, upon, wallet) is None:
                 break
             rest.remove(upon)
             gain, report = gain + upon.gain, upon
@@ -206,7 +226,9 @@ class Buyer:
         """One negotiation, a bid after the other as the strategy raises them; the Deal, or why there is none.
 
         :raises Refused: the broker took no decision; the bid may still bind, so there must be no other one
+        :raises StrategyFault: the strategy does not say how to go on; the trade is declined
         """
+        left = ""
         for revision in range(joined.terms.max_revisions + 1):
             bid = Bid(
                 message_id=secrets.token_bytes(16),
@@ -223,12 +245,19 @@ class Buyer:
             outcome = await self._send_bid(joined, bid, data)
             if not isinstance(outcome, Unmatched):
                 return outcome
-            raised = self._strategy.raise_bid(report, outcome, amount, await self._wallet(joined))
+            wallet = await self._wallet(joined)
+            try:
+                raised = amount_of(self._strategy.raise_bid, report, outcome, amount, wallet)
+            except StrategyFault:
+                await self._say_no(joined, (report.trade,))
+                raise
             if raised is None or raised <= amount:
+                times = f"{outcome.revisions_left} time{'s' if outcome.revisions_left > 1 else ''}"
+                left = f"; it may be raised {times} more, this strategy does not"
                 break
             amount = raised
         await self._say_no(joined, (report.trade,))
-        return "no deal: the seller asks more than this bid"
+        return f"no deal: the seller asks more than this bid of {format_credits(amount)}{left}"
 
     async def _collect(self, joined: Joined, trade: bytes) -> Purchase:
         """What was just paid for."""
@@ -237,22 +266,27 @@ class Buyer:
         await self._fetch(joined, row)
         return await self._purchase(joined, row)
 
-    async def _buy_upon(self, joined: Joined, bought: GainReport, reports: Sequence[GainReport]) -> list[Purchase]:
-        """What adds to the purchase just made, one upon the other, to be loaded in this order."""
+    async def _buy_upon(
+        self, joined: Joined, bought: GainReport, reports: Sequence[GainReport]
+    ) -> tuple[list[Purchase], str]:
+        """What adds to the purchase just made, one upon the other, to be loaded in this order; and the problem, where
+        the strategy ended it."""
         purchases: list[Purchase] = []
         try:
             while upon := next((report for report in reports if report.after == bought.trade), None):
-                amount = self._strategy.bid(upon, await self._wallet(joined))
+                amount = amount_of(self._strategy.bid, upon, await self._wallet(joined))
                 if amount is None or not isinstance(await self._buy(joined, upon, amount), Deal):
                     break
                 purchases.append(await self._collect(joined, upon.trade))
                 bought = upon
+        except StrategyFault as error:
+            return purchases, str(error)
         except (
             NetworkFault,
             Refused,
         ) as error:  # what was bought first is here; the rest is taken up at the next visit
             log.warning("the purchases after the first are taken up later: %s", error)
-        return purchases
+        return purchases, ""
 
     async def _send_bid(self, joined: Joined, bid: Bid, data: bytes) -> Deal | Unmatched | str:
         """Sends a bid that is written down until it is answered; the answer, or why there is none."""
@@ -274,6 +308,8 @@ class Buyer:
             refusal = verify(reply, NoDeal, signer=broker)
             await self._journal.run(AgentJournal.end, broker, bid.trade, refusal.reason)
             await self._journal.run(AgentJournal.answered, bid.message_id, reply)
+            if refusal.reason == "no-overlap":
+                return _below_the_ask(bid.amount)
             return f"no deal: {refusal.sentence}"
         deal = verify(reply, Deal, signer=broker)
         receipt = await self._journal.run(AgentJournal.keep_receipt, broker, deal.receipt)

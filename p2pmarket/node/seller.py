@@ -15,10 +15,11 @@ from collections.abc import Mapping
 
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, type_of, verify
-from p2pmarket.errors import MarketError, NetworkFault, Refused
-from p2pmarket.ledger.agent_journal import AgentJournal, AgentTrade
+from p2pmarket.errors import MarketError, NetworkFault, Refused, StrategyFault
+from p2pmarket.ledger.agent_journal import AgentJournal, AgentTrade, AskGiven
 from p2pmarket.messages import Ask, AskRequest, Message, Refund, Sold, Statistics, StatisticsRequest, Submit
 from p2pmarket.network.streams import end_tasks
+from p2pmarket.node.consulting import amount_of, informed
 from p2pmarket.node.link import BrokerLink, HearMail
 from p2pmarket.node.results import Repaid, Sale, TradeResult
 from p2pmarket.node.strategy import Knowledge, PastAsk, Strategy
@@ -30,7 +31,7 @@ from p2pmarket.units import Clock
 log = logging.getLogger(__name__)
 
 MEMORY = 1000
-"""Asks, and sales, that a strategy learns from at most: the newest."""
+"""Asks that a strategy learns from at most, of each buyer the newest; of its trades, the newest twice as many."""
 STATISTICS_SECONDS = 10.0
 """How long a visit waits for the market's statistics."""
 
@@ -68,12 +69,15 @@ class Seller:
         return dataclasses.replace(result, sold=tuple(sales), repaid=tuple(refunds), balance=balance)
 
     async def standing_ask(self, joined: Joined, task: str) -> int | None:
-        """The ask that goes with a snapshot, by what is known now; None to be asked."""
+        """The ask that goes with a snapshot, by what is known now; None to be asked.
+
+        :raises StrategyFault: the strategy names none
+        """
         if not self._strategy.sell:
             return None
         if self._strategy.learns:
-            self._strategy = self._strategy.informed(await self._knowledge(joined, task))
-        return self._strategy.standing_ask()
+            self._strategy = informed(self._strategy, await self._knowledge(joined, task))
+        return amount_of(self._strategy.standing_ask)
 
     async def close(self) -> None:
         """Ends what is being answered."""
@@ -84,16 +88,20 @@ class Seller:
     async def _knowledge(self, joined: Joined, task: str) -> Knowledge:
         broker, terms, now = joined.broker, joined.terms, self._clock()
 
-        def read(journal: AgentJournal) -> tuple[list[AgentTrade], list[tuple[bytes, int, int]]]:
-            return journal.trades(2 * MEMORY), journal.asks(broker, MEMORY)
+        def read(journal: AgentJournal) -> tuple[list[AgentTrade], list[AskGiven], dict[str, bytes]]:
+            return journal.trades(2 * MEMORY), journal.asks(broker, MEMORY), journal.buyers(broker)
 
-        trades, asks = await self._journal.run(read)
+        trades, asks, buyers = await self._journal.run(read)
         sales = {row.trade: row for row in trades if row.role == "seller" and row.receipt and row.broker == broker}
         open_since = now - terms.bid_ms - terms.ask_ms  # a younger ask may still be met
-        past = [_sale(row) for row in sales.values()]
-        for trade, amount, made_ms in asks:
-            if trade not in sales and made_ms < open_since:
-                past.append(PastAsk(amount, None, trade.hex(), made_ms))
+        past = [
+            _sale(row, buyers[row.partner].hex() if row.partner in buyers else row.partner) for row in sales.values()
+        ]
+        past += [
+            PastAsk(ask.amount, None, _name(ask), ask.made_ms)
+            for ask in asks
+            if ask.trade not in sales and ask.made_ms < open_since
+        ]
         return Knowledge(
             now_ms=now, k_ppm=terms.k_ppm, fee_ppm=terms.fee_ppm, past=tuple(past),
             statistics=await self._statistics(joined, task) if terms.publish_prices else None,
@@ -133,8 +141,8 @@ class Seller:
         word = await self._journal.run(AgentJournal.asked, broker, request.snapshot, request.trade)
         try:
             amount = self._price(request, word)
-        except Exception:  # a caller's own code must not end the session that this mail came by
-            log.exception("the strategy failed to name a price")
+        except StrategyFault as error:  # it must not end the session that this mail came by
+            log.warning("no price was named: %s", error)
             return
         if amount is None:
             return
@@ -149,9 +157,7 @@ class Seller:
             revision=request.revision,
         )
         # Mail is heard by the task that reads the session's replies: the answer must not be waited for there.
-        task = asyncio.create_task(
-            self._answer(broker, sign(self._identity, ask), (request.expires_ms - self._clock()) / 1000)
-        )
+        task = asyncio.create_task(self._answer(broker, sign(self._identity, ask), request))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
@@ -159,11 +165,11 @@ class Seller:
         """What to ask. To a raised bid what was asked before, the `word`, is said again where it stays, so that nobody
         waits."""
         if request.revision == 0:
-            return self._strategy.ask(request)
+            return amount_of(self._strategy.ask, request)
         if word is None:  # this journal does not know what it asked; the broker does, and that stands
             return None
         last = _amount(word)
-        lowered = self._strategy.lower_ask(request, last)
+        lowered = amount_of(self._strategy.lower_ask, request, last)
         return last if lowered is None else min(last, lowered)
 
     def _bound_longer(self) -> int:
@@ -171,17 +177,22 @@ class Seller:
         joined = self._link.joined
         return joined.terms.bid_ms if joined is not None and joined.terms.max_revisions > 0 else 0
 
-    async def _answer(self, broker: str, data: bytes, timeout_seconds: float) -> None:
+    async def _answer(self, broker: str, data: bytes, request: AskRequest) -> None:
         try:
-            await self._journal.run(AgentJournal.keep_ask, broker, data)
-            await self._link.exchange(data, broker, timeout_seconds)
+            await self._journal.run(AgentJournal.keep_ask, broker, data, request.buyer)
+            await self._link.exchange(data, broker, (request.expires_ms - self._clock()) / 1000)
         except MarketError as error:
             log.info("the ask was not taken: %s", error)
 
 
-def _sale(row: AgentTrade) -> PastAsk:
+def _sale(row: AgentTrade, buyer: str) -> PastAsk:
     asked = _amount(row.ask) if row.ask is not None else None
-    return PastAsk(asked, row.price, row.partner, row.settled_ms or row.noted_ms)
+    return PastAsk(asked, row.price, buyer, row.settled_ms or row.noted_ms)
+
+
+def _name(ask: AskGiven) -> str:
+    """Of a buyer that a strategy can tell from others; of one that nobody named, this one time."""
+    return (ask.buyer or ask.trade).hex()
 
 
 def _amount(word: bytes) -> int:

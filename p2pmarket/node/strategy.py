@@ -45,7 +45,8 @@ class PastAsk:
     price: int | None
     """What the buyer paid; None: it was not sold."""
     buyer: str
-    """Peer id; where it was not sold, something that tells this time from others: a seller is not told who bids."""
+    """Who bid, as `AskRequest.buyer` names it, in hexadecimal. Where nothing but sales by a standing ask is known of a
+    buyer, its peer id."""
     at_ms: int
 
 

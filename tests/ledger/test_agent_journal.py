@@ -357,6 +357,21 @@ def test_a_sale_whose_ask_is_not_here_is_asked_about(bench: Bench, sellers: Agen
         sellers.keep_status(broker, status_of(bench, trade, bench.ask(trade, 10)))
 
 
+def test_asks_are_remembered_by_buyer_and_nobody_pushes_the_others_out(bench: Bench, sellers: AgentJournal) -> None:
+    broker = bench.broker.peer_id
+    bold, shy = b"b" * 16, b"s" * 16
+    trade, mail = sold_mail(bench, 9)
+    sellers.keep_ask(broker, bench.ask(trade, 9), shy)
+    sellers.keep_sale(broker, mail)
+    for _ in range(20):
+        bench.clock.ms += 1
+        sellers.keep_ask(broker, bench.ask(bench.appraised(), 9), bold)
+    sellers.keep_ask(broker, bench.submit(trade, 10))
+    assert [ask.buyer for ask in sellers.asks(broker, 3)] == [bold, shy, bold]
+    assert len(sellers.asks(broker)) == 21 and sellers.asks(broker, 1)[0].made_ms == bench.clock()
+    assert sellers.buyers(broker) == {bench.buyer.peer_id: shy} and sellers.buyers("another") == {}
+
+
 def test_a_sold_that_differs_from_its_receipt_is_evidence(bench: Bench, sellers: AgentJournal) -> None:
     _, mail = sold_mail(bench, 9)
     sold = verify(mail, Sold, signer=bench.broker.peer_id)

@@ -21,7 +21,7 @@ from p2pmarket.pricing.history import LEVELS_PPM, PriceStatistics
 from p2pmarket.settings import NodeSettings
 from p2pmarket.units import CREDIT
 
-REQUEST = AskRequest("m", b"t" * 16, b"s" * 32, 1)
+REQUEST = AskRequest("m", b"t" * 16, b"b" * 16, b"s" * 32, 1)
 WALLET = Wallet(balance=10 * CREDIT, spent=0)
 
 
@@ -123,6 +123,26 @@ def test_a_competitor_with_little_of_its_own_takes_the_markets_statistics() -> N
     assert strategy.informed(Knowledge(0, 0, 0, few, told)).ask(REQUEST) == 4 * CREDIT
     many = asks(*[(CREDIT, 8 * CREDIT)] * 10)
     assert strategy.informed(Knowledge(0, 1_000_000, 0, many, told)).ask(REQUEST) == 8 * CREDIT, "its own come first"
+
+
+def test_a_buyers_own_bids_do_not_move_what_it_is_asked() -> None:
+    strategy = Competitive(highest_value=100 * CREDIT)
+    others = asks(*[(8 * CREDIT, 9 * CREDIT)] * 30)
+    own = tuple(PastAsk(8 * CREDIT, None, REQUEST.buyer.hex(), 0) for _ in range(300))
+    alike = asks(*[(8 * CREDIT, None)] * 300)
+    told = PriceStatistics(100, 20, (4 * CREDIT,) * len(LEVELS_PPM), ())
+
+    def asked(*past: PastAsk, buyer: bytes = REQUEST.buyer, statistics: PriceStatistics | None = None) -> int | None:
+        informed = strategy.informed(Knowledge(0, 500_000, 0, past, statistics))
+        return informed.ask(dataclasses.replace(REQUEST, buyer=buyer))
+
+    assert asked(*others) == asked(*others, *own) == 10 * CREDIT
+    assert asked(*own) == asked() == 50 * CREDIT, "nothing else was seen"
+    assert asked(*own, statistics=told) == asked(statistics=told) == 4 * CREDIT, "nor do they count as enough"
+    # To others they count as two buyers that bid as often as the mean; as many buyers they would be the market.
+    three = tuple(PastAsk(8 * CREDIT, None, f"low {number}", 0) for number in range(3))
+    assert asked(*others, *own, buyer=b"o" * 16) == asked(*others, *three, buyer=b"o" * 16)
+    assert (asked(*others, *alike) or 0) < 6 * CREDIT
 
 
 def test_what_a_past_ask_says() -> None:

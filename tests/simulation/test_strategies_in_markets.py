@@ -194,24 +194,32 @@ async def test_collaborators_give_for_nothing_under_posted_prices(open_market: O
         await in_order(market, 2)
 
 
-async def test_a_competitor_asks_its_reserve_and_learns(open_market: OpenMarket) -> None:
-    """Nobody pays what it asks first; with the terms' time over, what it learns lowers its ask until somebody does."""
+async def test_a_competitor_learns_from_others_and_nobody_makes_its_own_price(open_market: OpenMarket) -> None:
+    """One buyer is refused at every visit, and asked the same again; for the other one the ask has come down."""
     now = [1_000_000_000_000]
     async with open_market(rounds="continuous", rule="posted", clock=lambda: now[0]) as market:
-        seller = await market.start_agent("seller", Competitive(buy=False, highest_value=100 * CREDIT))
-        buyer = await market.start_agent("buyer", Strategy(sell=False))
-        asked: list[int] = []
-        for _ in range(14):
+        seller = await market.start_agent("seller", Competitive(buy=False, highest_value=18 * CREDIT))
+        buyer = await market.start_agent("buyer", Strategy(sell=False, credits_per_gain=CREDIT))
+        for visit in range(13):
+            if visit == 6:  # who bids is the same one to the broker's next process
+                await market.stop_broker()
+                await market.start_broker()
             await seller.trade(right())
-            result = await buyer.trade(left())
-            rows = await seller._journal.run(AgentJournal.asks, market.running.peer_id)
-            asked.append(rows[0][1])
-            if result.bought:
-                break
+            assert (await buyer.trade(left())).bought == ()
             now[0] += 200_000
-        assert asked[0] == 50 * CREDIT and asked[-1] < 10 * CREDIT
-        assert result.bought and result.bought[0].price == asked[-1], "posted: it pays the ask"
-        await in_order(market, 2)
+        asks = await seller._journal.run(AgentJournal.asks, market.running.peer_id)
+        assert [ask.amount for ask in asks] == [9 * CREDIT] * 13 and len({ask.buyer for ask in asks}) == 1
+        await seller.trade(right())
+        other = await market.start_agent("other", Strategy(sell=False, credits_per_gain=1000 * CREDIT))
+        (purchase,) = (await other.trade(left())).bought
+        assert purchase.price < 8 * CREDIT, "posted: it pays the ask"
+        await seller.trade(right())
+        known = seller._seller._strategy.known  # type: ignore[attr-defined]
+        (sale,) = [past for past in known.past if past.price is not None]
+        word = await seller._journal.run(AgentJournal.buyers, market.running.peer_id)
+        assert sale.buyer == word[other.peer_id].hex(), "refused or sold, a buyer has one name"
+        assert [past.buyer for past in known.past if past.price is None] == [asks[0].buyer.hex()] * 13
+        await in_order(market, 3)
 
 
 async def test_hagglers_agree_within_the_revisions_of_the_terms(open_market: OpenMarket) -> None:

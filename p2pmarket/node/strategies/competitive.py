@@ -28,7 +28,9 @@ class Competitive(Strategy):
     The ask maximises (price less fee less `harm`) times the probability that a buyer pays it, and is never below
     `reserve`. Until enough was seen that is half way between the harm and `highest_value`: the reserve of a buyer's
     value that may be anything up to there. It has no standing ask: it is asked at every bid, so it hears of each time
-    it was too dear, and goes down. It sells nothing while it is offline.
+    it was too dear, and goes down. It sells nothing while it is offline. What it asks of a buyer it learns from all
+    others, so nobody makes its own price, and a lone buyer is asked the same for ever; buyers that act together under
+    many names make each other's.
 
     It shades nothing unless `haggle` is set: then its first bid is that part below its value and its first ask that
     part above its reserve, and both give way as the market's terms allow revisions: bids in equal steps that end at the
@@ -42,8 +44,8 @@ class Competitive(Strategy):
     highest_value: int = 10 * CREDIT
     """Micro-credits: the most that a buyer may pay, as believed before anything was seen."""
     haggle: float = 0.0
-    known_reserve: int | None = None
-    """What `informed` found; no knob."""
+    known: Knowledge | None = dataclasses.field(default=None, repr=False)
+    """What `informed` was told; no knob."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,31 +56,38 @@ class Competitive(Strategy):
     # ---- selling ------------------------------------------------------------------------------------------------
 
     def informed(self, knowledge: Knowledge) -> Strategy:
-        """Own asks, where there are enough of them; else the market's statistics; else the interval."""
-        cost = before_fee(self.harm, knowledge.fee_ppm)
-        seen = [observation for one in knowledge.past if (observation := observed(one, knowledge.k_ppm)) is not None]
-        if len(seen) < ENOUGH and knowledge.statistics is not None:
-            found = reserve_from_statistics(knowledge.statistics, cost)
-        else:
-            found = reserve_from(
-                seen, knowledge.now_ms, low=0, high=self.highest_value, cost=cost, half_life_ms=HALF_LIFE_MS
-            )
-        return dataclasses.replace(self, known_reserve=min(MAX_AMOUNT, max(found, cost)))
+        """Keeps it for each request: what the ask is made of depends on who is asked."""
+        return dataclasses.replace(self, known=knowledge)
 
-    @property
-    def lowest_ask(self) -> int:
-        """Micro-credits below which it does not sell."""
-        unseen = (self.highest_value + self.harm) // 2
-        return max(self.reserve, self.harm, unseen if self.known_reserve is None else self.known_reserve)
+    def lowest_ask(self, buyer: bytes) -> int:
+        """Micro-credits below which it does not sell to this buyer; a bid of the buyer's own does not move it, but for
+        its part of the market's statistics."""
+        believed = (self.highest_value + self.harm) // 2 if self.known is None else self._learned(self.known, buyer)
+        return max(self.reserve, self.harm, believed)
 
     def standing_ask(self) -> int | None:
         return None
 
     def ask(self, request: AskRequest) -> int | None:
-        return min(MAX_AMOUNT, round(self.lowest_ask * (1 + self.haggle))) if self.sell else None
+        return min(MAX_AMOUNT, round(self.lowest_ask(request.buyer) * (1 + self.haggle))) if self.sell else None
 
     def lower_ask(self, request: AskRequest, last_ask: int) -> int | None:
-        return (last_ask + self.lowest_ask) // 2 if last_ask > self.lowest_ask else None
+        lowest = self.lowest_ask(request.buyer)
+        return (last_ask + lowest) // 2 if last_ask > lowest else None
+
+    def _learned(self, known: Knowledge, buyer: bytes) -> int:
+        """Of what others than this buyer showed: own asks, where there are enough; else the market's statistics; else
+        the interval."""
+        cost, name = before_fee(self.harm, known.fee_ppm), buyer.hex()
+        others = (one for one in known.past if one.buyer != name)
+        seen = [observation for one in others if (observation := observed(one, known.k_ppm)) is not None]
+        if len(seen) < ENOUGH and known.statistics is not None:
+            found = reserve_from_statistics(known.statistics, cost)
+        else:
+            found = reserve_from(
+                seen, known.now_ms, low=0, high=self.highest_value, cost=cost, half_life_ms=HALF_LIFE_MS
+            )
+        return min(MAX_AMOUNT, max(found, cost))
 
     # ---- buying -------------------------------------------------------------------------------------------------
 
