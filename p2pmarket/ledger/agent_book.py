@@ -135,6 +135,14 @@ class AgentBook:
             )
         return True
 
+    def miss(self, broker: str) -> None:
+        """Trades with this broker are missing here, whatever its mail told; remembered until `rebuilt`."""
+        with self.transaction("lost") as connection:
+            connection.execute(
+                "INSERT INTO mail (broker, last, lost) VALUES (?, 0, 1) ON CONFLICT (broker) DO UPDATE SET lost = 1",
+                (broker,),
+            )
+
     def is_lost(self, broker: str) -> bool:
         """Whether trades with this broker are missing here and were not learnt from it yet."""
         with self._database.reading() as connection:

@@ -214,21 +214,22 @@ class AgentJournal(AgentBook):
         """Keeps a signed Refund of a trade of this agent's; its price counts as spent no longer. Again: no change.
 
         :raises BadSignature, MalformedMessage: not that broker's
-        :raises RuleBroken: code not-mine; unknown-trade, when nothing is known of it; contradiction, when it is not
-            what the receipt says (kept as evidence)
+        :raises RuleBroken: code not-mine; unknown-trade without its receipt, and then the broker is asked for what is
+            missing here (`is_lost`); contradiction, when it is not what the receipt says (kept as evidence)
         """
         refund = verify(data, Refund, signer=broker)
         if self.peer not in (refund.buyer, refund.seller) or refund.broker != broker:
             raise RuleBroken("this refund is for another buyer and seller", code="not-mine")
         with self._database.reading() as connection:
             row = agent_trades.load(connection, broker, refund.trade)
-        if row is None:
-            raise RuleBroken("a refund for a trade that this agent knows nothing of", code="unknown-trade")
-        if row.receipt is not None:
-            receipt = verify(row.receipt, Receipt, signer=broker)
-            conflict = agent_rules.conflict_with_refund(receipt, refund)
-            if conflict:
-                raise self.accuse(broker, conflict, row.receipt, data)
+        if row is None or row.receipt is None:
+            # Believed, it would make room in a budget for a bid that may still be settled.
+            self.miss(broker)
+            raise RuleBroken("a refund of what this agent has no receipt for; it is asked for", code="unknown-trade")
+        receipt = verify(row.receipt, Receipt, signer=broker)
+        conflict = agent_rules.conflict_with_refund(receipt, refund)
+        if conflict:
+            raise self.accuse(broker, conflict, row.receipt, data)
         with self.transaction("refund") as connection:
             agent_trades.set_refund(connection, broker, refund.trade, data, refund.refunded_ms)
         return refund
@@ -318,11 +319,11 @@ class AgentJournal(AgentBook):
 
     def spent(self, since_ms: int) -> int:
         """Micro-credits paid since then and not paid back, plus every bid that bound since then and has no answer: it
-        may be paid."""
+        may be paid. Paid is when the receipt came here, whatever date the broker put on it."""
         with self._database.reading() as connection:
             (paid,) = connection.execute(
                 "SELECT coalesce(sum(price), 0) FROM trades "
-                "WHERE role = 'buyer' AND settled_ms >= ? AND refunded_ms IS NULL",
+                "WHERE role = 'buyer' AND learnt_ms >= ? AND refunded_ms IS NULL",
                 (since_ms,),
             ).fetchone()
             (bound,) = connection.execute(

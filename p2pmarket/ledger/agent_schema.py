@@ -41,6 +41,7 @@ SCHEMA: tuple[str, ...] = (
         receipt BLOB,
         noted_ms INTEGER NOT NULL,
         settled_ms INTEGER,
+        learnt_ms INTEGER,
         fetched_ms INTEGER,
         loaded_ms INTEGER,
         refund BLOB,
@@ -138,6 +139,9 @@ class AgentTrade:
     receipt: bytes | None
     noted_ms: int
     settled_ms: int | None
+    """By the broker's clock, as its receipt says."""
+    learnt_ms: int | None
+    """When the receipt came, by this agent's own clock."""
     fetched_ms: int | None
     loaded_ms: int | None
     refund: bytes | None

@@ -52,11 +52,15 @@ def set_receipt(
         ),
     )  # fmt: skip
     connection.execute(
-        f"UPDATE trades SET price = ?, fee = ?, receipt = ?, settled_ms = ?, {'bid' if buys else 'ask'} = ?, "
+        "UPDATE trades SET price = ?, fee = ?, receipt = ?, settled_ms = ?, learnt_ms = coalesce(learnt_ms, ?), "
+        f"{'bid' if buys else 'ask'} = ?, "
         "reason = CASE WHEN role = 'buyer' AND report IS NULL THEN ? ELSE '' END "
         "WHERE broker = ? AND trade = ?",
-        (receipt.price, receipt.fee, data, receipt.settled_ms, word, RECOVERED, receipt.broker, receipt.trade),
-    )
+        (
+            receipt.price, receipt.fee, data, receipt.settled_ms, now_ms, word, RECOVERED, receipt.broker,
+            receipt.trade,
+        ),
+    )  # fmt: skip
     if buys and word is not None:
         bid = verify(word, Bid, signer=owner)
         connection.execute(

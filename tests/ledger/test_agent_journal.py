@@ -17,6 +17,7 @@ from ledger_examples import HOUR_MS, Bench
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.errors import BadSignature, MalformedMessage, RuleBroken, SettingsError
+from p2pmarket.ledger import agent_trades
 from p2pmarket.ledger.agent_journal import UNMATCHED, AgentJournal
 from p2pmarket.ledger.heads import Head, continues, head_of
 from p2pmarket.ledger.leaves import pack, settlement_of
@@ -388,6 +389,20 @@ def refund_of(bench: Bench, trade: bytes, **changes: object) -> bytes:
     return sign(bench.broker, dataclasses.replace(word, **changes))  # type: ignore[arg-type]
 
 
+def test_a_receipt_that_is_dated_back_counts_from_when_it_came(bench: Bench, journal: AgentJournal) -> None:
+    bench.fund()
+    broker, now = bench.broker.peer_id, bench.clock()
+    bench.clock.ms = now - 48 * HOUR_MS
+    trade, receipt = bought(bench, journal, 10, 7)
+    bench.clock.ms = now
+    settled = journal.keep_receipt(broker, receipt).settled_ms
+    assert settled == now - 48 * HOUR_MS
+    assert journal.spent(now - 24 * HOUR_MS) == 7 and journal.spent(now + 1) == 0
+    bench.clock.ms = now + HOUR_MS
+    journal.keep_receipt(broker, receipt)
+    assert journal.spent(now + 1) == 0, "the same one again is no new purchase"
+
+
 def test_a_refund_is_kept_once_and_counts_as_not_spent(bench: Bench, journal: AgentJournal) -> None:
     bench.fund()
     broker = bench.broker.peer_id
@@ -418,20 +433,40 @@ def test_a_refund_is_kept_once_and_counts_as_not_spent(bench: Bench, journal: Ag
     assert journal.spent(0) == 7
 
 
-def test_a_refund_that_comes_before_the_receipt(bench: Bench, journal: AgentJournal) -> None:
-    """The reply to a bid was lost, and its trade was paid back meanwhile."""
+def test_a_refund_that_comes_before_the_receipt_is_not_believed(bench: Bench, journal: AgentJournal) -> None:
+    """A bid whose reply was lost may have been settled and paid back, or may be settled yet: the broker is asked."""
+    bench.fund()
+    broker = bench.broker.peer_id
+    trade, _ = bought(bench, journal, 10, 7)
+    with refused("unknown-trade"):
+        journal.keep_refund(broker, refund_of(bench, trade))
+    assert journal.spent(0) == 10 and journal.is_lost(broker) and journal.distrusted() == {}
+    bid = bench.ledger.trade(trade).bid
+    journal.keep_status(broker, status_of(bench, trade, bid, "refunded"))
+    row = journal.trade(broker, trade)
+    assert row is not None and row.stage == "refunded" and journal.spent(0) == 0 and journal.owed() == []
+
+
+def test_a_settlement_after_its_refund_counts_as_spent(bench: Bench, journal: AgentJournal) -> None:
     bench.fund()
     broker = bench.broker.peer_id
     trade, receipt = bought(bench, journal, 10, 7)
-    journal.keep_refund(broker, refund_of(bench, trade))
-    assert journal.spent(0) == 0
+    with refused("unknown-trade"):
+        journal.keep_refund(broker, refund_of(bench, trade))
     journal.keep_receipt(broker, receipt)
-    row = journal.trade(broker, trade)
-    assert row is not None and row.stage == "refunded" and journal.spent(0) == 0 and journal.owed() == []
+    assert journal.spent(0) == 7 and len(journal.owed()) == 1
+
+
+def test_a_receipt_after_a_refund_that_was_kept_is_evidence(bench: Bench, journal: AgentJournal) -> None:
+    bench.fund()
+    broker = bench.broker.peer_id
     trade, receipt = bought(bench, journal, 10, 7)
-    journal.keep_refund(broker, refund_of(bench, trade, price=6, proceeds=6))
+    refund = refund_of(bench, trade)
+    with journal.transaction() as connection:
+        agent_trades.set_refund(connection, broker, trade, refund, bench.clock())
     with refused("contradiction"):
         journal.keep_receipt(broker, receipt)
+    assert {receipt, refund} <= set(journal.evidence()[0].bodies)
 
 
 def test_what_was_lost_is_believed_with_ones_own_word_only(bench: Bench, journal: AgentJournal) -> None:
