@@ -1,9 +1,8 @@
 """The broker's desk: one signed request in, one signed reply out.
 
 Knows: which message asks for what, and that a request with an effect is answered once: the reply is stored in the
-transaction of its effect, and the same request gets the same bytes again; where the effect is once by its own state, no
-reply needs to be stored. Refuses to know: streams (broker), tensors (appraiser), how a price comes about (clearing).
-What it refuses goes back as Refusal with a code and a sentence.
+transaction of its effect, and the same request gets the same bytes again. Refuses to know: streams (broker), tensors
+(appraiser), how a price comes about (clearing). What it refuses goes back as Refusal with a code and a sentence.
 """
 
 from __future__ import annotations
@@ -72,7 +71,8 @@ MAX_STATUS = 64
 """Trades in one Status."""
 STATISTICS_MS = 30 * 24 * 3600 * 1000
 """How far back published prices go."""
-Effect = Callable[[Ledger, sqlite3.Connection], Message]
+Effect = Callable[[Ledger, sqlite3.Connection], tuple[Message, bool]]
+"""What a request does: its reply, and whether anything changed."""
 
 
 GOODBYE_SECONDS = 5.0
@@ -227,15 +227,20 @@ class Desk:
         )
 
     async def _once(self, peer: str, message_id: bytes, effect: Effect) -> bytes:
-        """Carries out `effect` and stores its reply in one transaction, or returns the reply stored before."""
+        """Carries out `effect` and stores its reply in one transaction, or returns the reply stored before.
+
+        Where nothing changed nothing is stored: a peer that repeats itself under fresh ids fills no disk.
+        """
 
         def run(ledger: Ledger) -> bytes:
             with ledger.transaction() as db:
                 stored = ledger.seen_reply(peer, message_id)
                 if stored is not None:
                     return stored
-                reply = sign(self._identity, effect(ledger, db))
-                ledger.remember(peer, message_id, reply)
+                message, changed = effect(ledger, db)
+                reply = sign(self._identity, message)
+                if changed:
+                    ledger.remember(peer, message_id, reply)
                 return reply
 
         return await self._ledger.run(run)
@@ -259,9 +264,9 @@ class Desk:
                 code="too-large",
             )
 
-        def effect(ledger: Ledger, db: sqlite3.Connection) -> Message:
+        def effect(ledger: Ledger, db: sqlite3.Connection) -> tuple[Message, bool]:
             self._book.accept(db, submit, data, peer, terms, now)
-            return Accepted(submission=submit.submission, upload_before_ms=now + terms.upload_ms)
+            return Accepted(submission=submit.submission, upload_before_ms=now + terms.upload_ms), True
 
         return await self._once(peer, submit.message_id, effect)
 
@@ -276,20 +281,26 @@ class Desk:
         await self._clearing.ask(peer, ask, data)
         return sign(self._identity, Done())
 
-    # What these two do is done once by the trade's state, and their reply says nothing: none is stored, so that a peer
-    # that repeats itself under fresh ids fills no disk.
-
     async def _decline(self, peer: str, data: bytes) -> bytes:
         decline = verify(data, Decline, signer=peer)
-        await self._ledger.run(Ledger.decline, decline.trades, peer)
+
+        def effect(ledger: Ledger, db: sqlite3.Connection) -> tuple[Message, bool]:
+            return Done(), bool(ledger.decline(decline.trades, peer))
+
+        reply = await self._once(peer, decline.message_id, effect)
         await self._clearing.forget(decline.trades)
-        return sign(self._identity, Done())
+        return reply
 
     async def _delivered(self, peer: str, data: bytes) -> bytes:
         delivered = verify(data, Delivered, signer=peer)
-        await self._ledger.run(Ledger.acknowledge_delivery, delivered.trade, peer, delivered.delivery)
+
+        def effect(ledger: Ledger, db: sqlite3.Connection) -> tuple[Message, bool]:
+            before = ledger.trade(delivered.trade)
+            return Done(), ledger.acknowledge_delivery(delivered.trade, peer, delivered.delivery) != before
+
+        reply = await self._once(peer, delivered.message_id, effect)
         await self._clearing.forget((delivered.trade,))
-        return sign(self._identity, Done())
+        return reply
 
     async def _status(self, peer: str, data: bytes) -> bytes:
         request = verify(data, StatusRequest, signer=peer)

@@ -526,7 +526,7 @@ async def test_who_has_the_last_of_a_chain_pays_for_all_of_it(
 
 
 async def test_a_bid_whose_id_was_used_again_is_answered(sit: Sit) -> None:
-    """The reply to another message of that id ends no bid: else the trade would wait, and its delivery lie, for ever."""
+    """The reply to another message of that id ends no bid: or the trade would wait, and its delivery lie, for ever."""
     async with sit(ask=None, ask_seconds=0.5) as table:
         bid = table.bid(1, expires_ms=2**48)
         bidding = asyncio.create_task(table.buyer.ask(bid))
