@@ -396,7 +396,7 @@ class NoDeal(Message):
     TYPE: ClassVar[str] = "no-deal"
     trade: Id
     reason: Name
-    """Code: no-overlap, no-ask, insufficient-balance, expired."""
+    """Code: no-overlap, no-ask, out-of-order, insufficient-balance, expired."""
     sentence: Text
 
 

@@ -85,7 +85,7 @@ class Ledger(OpenTrades):
     def mark_served(self, trade_id: bytes) -> TradeRow:
         """The first byte of the delivery is about to be sent: from here on the buyer may have it. Again: no change.
 
-        The delivery of a purchase upon others holds what they brought, so those are served with it.
+        The delivery of a purchase upon others may hold what they brought, so those are served with it.
 
         :raises Expired: the time to fetch it is over
         :raises RuleBroken: code unknown-trade, wrong-state
