@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from p2pmarket import failpoints
 from p2pmarket.errors import DiskFull, JournalDamaged, MachineFault
+from p2pmarket.ledger.schema_check import schema_faults
 
 BUSY_TIMEOUT_SECONDS = 30.0
 OLDEST_SQLITE = (3, 37, 0)
@@ -38,13 +39,16 @@ class Database:
         application_id: int,
         version: int,
         schema: tuple[str, ...],
+        beside: Collection[str] = (),
         before_commit: BeforeCommit | None = None,
     ) -> None:
         """Opens `path`, creating it (mode 0600) with `schema` where there is none.
 
         `before_commit` runs at the end of every outermost transaction, inside it.
 
-        :raises JournalDamaged: not such a file, of a newer version, or damaged
+        :param beside: tables that may be in the file though `schema` does not make them
+        :raises JournalDamaged: not such a file, of a newer version, damaged, or with anything in its schema that is
+            missing, altered or foreign; and then nothing was written
         :raises DiskFull: it cannot be created or written
         :raises MachineFault: another process holds it, or this SQLite is too old
         """
@@ -59,7 +63,7 @@ class Database:
             self.connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
         try:
             with self._faults():
-                self._prepare(application_id, version, schema)
+                self._prepare(application_id, version, schema, beside)
         except BaseException:
             self.connection.close()
             raise
@@ -163,7 +167,7 @@ class Database:
         for work in places:
             failpoints.reach(f"{self.path.stem}.{work}.{moment}")
 
-    def _prepare(self, application_id: int, version: int, schema: tuple[str, ...]) -> None:
+    def _prepare(self, application_id: int, version: int, schema: tuple[str, ...], beside: Collection[str]) -> None:
         for pragma in (
             "trusted_schema = OFF",
             "journal_mode = TRUNCATE",
@@ -190,6 +194,12 @@ class Database:
         problems = [text for (text,) in self.connection.execute("PRAGMA quick_check(4)")]
         if problems != ["ok"]:
             raise JournalDamaged(f"{self.path} is damaged ({problems[0]}); restore it from a backup")
+        for fault in schema_faults(self.connection, schema, beside):
+            raise JournalDamaged(
+                f"{self.path} is not as this program makes it: {fault.sentence}, and nothing was written; "
+                + ("remove it, or " if fault.foreign else "")
+                + "restore the file from a backup"
+            )
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:

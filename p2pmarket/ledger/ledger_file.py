@@ -23,7 +23,7 @@ from p2pmarket.ledger.audit import Audit, VerifyReport
 from p2pmarket.ledger.balances import unpack_peaks
 from p2pmarket.ledger.database import Database
 from p2pmarket.ledger.log import root_of_peaks
-from p2pmarket.ledger.schema import APPLICATION_ID, SCHEMA, VERSION
+from p2pmarket.ledger.schema import APPLICATION_ID, BOOK_TABLES, SCHEMA, VERSION
 from p2pmarket.messages import Checkpoint
 from p2pmarket.units import Clock, now_ms
 
@@ -49,8 +49,9 @@ class LedgerFile:
         self._clock = clock
         self._token_bytes = token_bytes
         self._database = Database(
-            path, application_id=APPLICATION_ID, version=VERSION, schema=SCHEMA, before_commit=self._sign_head
-        )
+            path, application_id=APPLICATION_ID, version=VERSION, schema=SCHEMA, beside=BOOK_TABLES,
+            before_commit=self._sign_head,
+        )  # fmt: skip
 
     @classmethod
     def open(
@@ -70,7 +71,8 @@ class LedgerFile:
         `check` refolds every leaf first (without the receipts' signatures, see `verify`).
 
         :raises SettingsError: the file belongs to another broker or market
-        :raises JournalDamaged: it does not verify; `verify` on a ledger opened with check=False tells all
+        :raises JournalDamaged: it does not verify; `verify` on a ledger opened with check=False tells all. Its schema
+            is checked either way, before anything is written
         :raises DiskFull, MachineFault: it cannot be opened
         """
         ledger = cls(path, identity, market or "", clock, token_bytes)

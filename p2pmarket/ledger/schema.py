@@ -16,6 +16,9 @@ APPLICATION_ID = 0x7032704C
 """Spells "p2pL"."""
 VERSION = 1
 
+BOOK_TABLES = frozenset({"members", "submissions", "told"})
+"""The place of the broker's book in the same file (broker_node/book.py): the only tables beside the ledger's own."""
+
 _RESTING = ", ".join(f"'{state}'" for state in STATES if state != PRICED)
 
 SCHEMA: tuple[str, ...] = (

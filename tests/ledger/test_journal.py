@@ -357,12 +357,12 @@ def test_an_effect_and_its_reply_are_one(bench: Bench) -> None:
 
 def test_a_failed_part_undoes_itself_alone(bench: Bench) -> None:
     with bench.ledger.transaction() as connection:
-        connection.execute("CREATE TABLE book_notes (text TEXT) STRICT")
+        connection.execute("CREATE TABLE told (text TEXT) STRICT")
         bench.ledger.grant(bench.buyer.peer_id, 5, "", bench.id())
         with pytest.raises(ZeroDivisionError), bench.ledger.transaction():
             bench.ledger.grant(bench.buyer.peer_id, 7, "", bench.id())
             raise ZeroDivisionError
-        connection.execute("INSERT INTO book_notes VALUES ('kept')")
+        connection.execute("INSERT INTO told VALUES ('kept')")
     assert bench.ledger.balance(bench.buyer.peer_id) == 5
     assert bench.reopen().verify().ok
 
