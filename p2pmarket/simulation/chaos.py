@@ -219,8 +219,12 @@ class _Chaos:
             await self._market.crash("broker")
             await self._away()
 
-    async def _away(self) -> None:
-        await asyncio.sleep(self._draw.uniform(0.0, self._plan.climate.away_seconds))
+    async def _away(self, long: float = 0.0) -> None:
+        """A while without a party; with that probability as long as a delivery may lie."""
+        most = self._plan.climate.away_seconds
+        if self._draw.random() < long:
+            most = 2 * self._plan.terms.delivery_ms / 1000
+        await asyncio.sleep(self._draw.uniform(0.0, most))
 
     async def _visit_all(self) -> None:
         await asyncio.gather(*(self._visit_often(name) for name in self._names))
@@ -237,7 +241,7 @@ class _Chaos:
                 await self._market.visit(name, self._snapshot(self._tensors))
             except Ended:
                 await self._market.crash(name)
-                await self._away()
+                await self._away(long=0.3)
                 await self._start(name, strategy)
 
     async def _start(self, name: str, strategy: Strategy) -> None:

@@ -24,10 +24,10 @@ from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import STATES
 from p2pmarket.simulation.chaos import NotAtRest
 
-SEEDS = tuple(range(1, 17))
-MORE_SEEDS = tuple(range(17, 101))
+SEEDS = tuple(range(1, 12))
+MORE_SEEDS = tuple(range(12, 101))
 TRADES = 2000
-CONTROL_SEEDS = range(1, 7)
+CONTROL_SEEDS = range(1, 13)
 VARIABLE = "P2PMARKET_CHAOS_SEEDS"
 
 seen: dict[int, Report] = {}
@@ -61,7 +61,7 @@ def test_a_chaotic_market_comes_out_right(seed: int) -> None:
 def test_with_gains_that_are_measured_it_comes_out_right_too(seed: int) -> None:
     report = run_seed(plan_of(seed, agents=4, visits=3), real, trained_somewhere)
     assert not report.problems
-    assert report.states["delivered"] and report.outcome.crashes
+    assert report.states["delivered"] and report.outcome.crashes + report.outcome.lost
 
 
 def test_there_was_enough_chaos() -> None:
@@ -75,10 +75,10 @@ def test_there_was_enough_chaos() -> None:
         f"{ {state: sum(report.states[state] for report in reports) for state in STATES} }"
     )
     assert sum(report.with_bid for report in reports) >= TRADES
-    assert sum(report.outcome.crashes for report in reports) >= 300
+    assert sum(report.outcome.crashes for report in reports) >= 200
     assert sum(report.outcome.lost for report in reports) >= 100
     assert sum(report.raised for report in reports) >= 100
-    for state in ("delivered", "no-deal", "expired", "declined", "void"):
+    for state in ("delivered", "lapsed", "refunded", "no-deal", "expired", "declined", "void"):
         assert sum(report.states[state] for report in reports), f"no trade ended as {state}"
 
 
