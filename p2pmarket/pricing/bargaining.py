@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Sequence
 from fractions import Fraction
 
-from p2pmarket.limits import MAX_AMOUNT
+from p2pmarket.pricing.amounts import check_amount, check_whole
 
 MILLION = 1_000_000
 MIDPOINT = MILLION // 2
@@ -43,17 +43,24 @@ def strike(bid: int, ask: int, fee_ppm: int, k_ppm: int = MIDPOINT) -> Price | N
     `fee_ppm` millionths rounded down, comes out of the price: a seller that must net `x` asks for more than `x`,
     knowing the fee from the market's terms.
 
-    :raises ValueError: an amount outside 0 ... MAX_AMOUNT, or a fee or k outside 0 ... 1,000,000 millionths
+    :raises ValueError: an amount that is no int in 0 ... MAX_AMOUNT, or a fee or k that is none in 0 ... 1,000,000
     """
-    _check_amount("bid", bid)
-    _check_amount("ask", ask)
-    for name, share in (("fee", fee_ppm), ("k", k_ppm)):
-        if not 0 <= share <= MILLION:
-            raise ValueError(f"{name} of {share} millionths is outside 0 ... {MILLION}")
+    check_amount("bid", bid)
+    check_amount("ask", ask)
+    check_millionths("fee", fee_ppm)
+    check_millionths("k", k_ppm)
     if bid < ask:
         return None
     price = ask + k_ppm * (bid - ask) // MILLION
     return Price(price, price * fee_ppm // MILLION)
+
+
+def check_millionths(name: str, share: int) -> None:
+    """:raises ValueError: not an int, or outside 0 ... 1,000,000 millionths"""
+    if type(share) is int and 0 <= share <= MILLION:
+        return
+    check_whole(name, share, "millionths")
+    raise ValueError(f"{name} of {share} millionths is outside 0 ... {MILLION}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +73,8 @@ class Values:
     """v_u(w): the most it pays for the other's (its bid)."""
 
     def __post_init__(self) -> None:
-        _check_amount("value of one's own", self.own)
-        _check_amount("value of the other's", self.other)
+        check_amount("value of one's own", self.own)
+        check_amount("value of the other's", self.other)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,13 +117,16 @@ def bargain(a: Values, b: Values, fee_ppm: int = 0) -> Exchange:
 def nash_product(a: Values, b: Values, exchange: Exchange) -> int:
     """U_a U_b of the directions that are traded, before the fee.
 
-    :raises ValueError: a factor is negative; the product of two losses is positive and no agreement
+    :raises ValueError: a price that is no amount, or a negative factor: the product of two losses is positive and no
+        agreement
     """
     gain_a = gain_b = 0
     if exchange.price_a is not None:
+        check_amount("price", exchange.price_a.price)
         gain_a += exchange.price_a.price - a.own
         gain_b += b.other - exchange.price_a.price
     if exchange.price_b is not None:
+        check_amount("price", exchange.price_b.price)
         gain_a += a.other - exchange.price_b.price
         gain_b += exchange.price_b.price - b.own
     if gain_a < 0 or gain_b < 0:
@@ -138,17 +148,12 @@ def first_overlap(bids: Sequence[int], asks: Sequence[int]) -> int | None:
     if len(bids) != len(asks):
         raise ValueError(f"{len(bids)} bids and {len(asks)} asks: each round needs one of each")
     for amount in bids:
-        _check_amount("bid", amount)
+        check_amount("bid", amount)
     for amount in asks:
-        _check_amount("ask", amount)
+        check_amount("ask", amount)
     for index in range(1, len(bids)):
         if bids[index] < bids[index - 1]:
             raise ValueError(f"the bid of round {index} is lower than the one before; a bid only rises")
         if asks[index] > asks[index - 1]:
             raise ValueError(f"the ask of round {index} is higher than the one before; an ask only falls")
     return next((index for index, (bid, ask) in enumerate(zip(bids, asks, strict=True)) if bid >= ask), None)
-
-
-def _check_amount(name: str, amount: int) -> None:
-    if not 0 <= amount <= MAX_AMOUNT:
-        raise ValueError(f"{name} of {amount} micro-credits is outside 0 ... {MAX_AMOUNT}")

@@ -31,7 +31,7 @@ class Empirical:
     """Observed `values` in rising order, the share of each (they sum to 1), and how many equally good ones they are.
 
     `size` is the number of values where all count alike, less where some count more (Kish 1965: the squared sum of the
-    weights over the sum of their squares). Has no `density`: an atom has none, so this is a `Prior` but for that.
+    weights over the sum of their squares). Has no `density`, an atom has none: this is a `Belief` and no `Prior`.
     """
 
     values: tuple[float, ...]

@@ -21,7 +21,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from p2pmarket.limits import MAX_AMOUNT
-from p2pmarket.pricing.bargaining import MILLION
+from p2pmarket.pricing.amounts import check_amount, check_whole, is_finite
+from p2pmarket.pricing.bargaining import MILLION, check_millionths
 from p2pmarket.pricing.empirical import Empirical
 
 ENOUGH = 10.0
@@ -50,6 +51,10 @@ class Observation:
 
     def __post_init__(self) -> None:
         highest = self.value if self.at_most is None else self.at_most
+        check_whole("an observed value", self.value)
+        check_whole("the upper end of an observed value", highest)
+        if not is_finite(self.at_ms):
+            raise ValueError(f"an observation at {self.at_ms} ms is at no time")
         if not 0 <= self.value <= highest <= MAX_AMOUNT:
             raise ValueError(f"{self.value} ... {highest} micro-credits is no interval in 0 ... {MAX_AMOUNT}")
 
@@ -62,6 +67,7 @@ class Observation:
     @classmethod
     def unsold(cls, ask: int, buyer: str, at_ms: int) -> Observation:
         """The buyer was offered it for `ask` and did not buy. (Nobody refuses a price of 0: ValueError.)"""
+        check_amount("ask", ask)
         return cls(0, buyer, at_ms, ask - 1)
 
     @property
@@ -75,16 +81,17 @@ def implied_bid(price: int, ask: int, k_ppm: int) -> tuple[int, int]:
 
     With k = 0 (a posted price) any bid from the ask on. At the midpoint two bids, with k = 1 one.
 
-    :raises ValueError: amounts or k out of range, or a price that no bid makes
+    :raises ValueError: no amounts, a k that is no int in 0 ... 1,000,000, or a price that no bid makes
     """
-    if not (0 <= ask <= price <= MAX_AMOUNT and 0 <= k_ppm <= MILLION):
-        raise ValueError(f"no bid makes a price of {price} with an ask of {ask} and k of {k_ppm} millionths")
+    check_amount("price", price)
+    check_amount("ask", ask)
+    check_millionths("k", k_ppm)
     if k_ppm == 0:
         low, high = ask, MAX_AMOUNT if price == ask else -1
     else:
         low = ask - (ask - price) * MILLION // k_ppm  # rounds up
         high = min(MAX_AMOUNT, ask + ((price - ask + 1) * MILLION - 1) // k_ppm)
-    if not low <= high:
+    if price < ask or not low <= high:
         raise ValueError(f"no bid makes a price of {price} with an ask of {ask} and k of {k_ppm} millionths")
     return low, high
 
@@ -107,14 +114,19 @@ def reserve_from(
     whom the ask is made, is looked at; and no buyer counts more than two that bid as often as the mean, so that low
     bids in great numbers, which cost nothing, are not the market. Bounds: see `likely_values`.
 
-    :raises ValueError: an interval the wrong way round, a cost that is no amount, a half-life that is not positive
+    :raises ValueError: an interval the wrong way round, a cost that is no amount, a time that is not finite, a
+        half-life that is not positive and finite
     """
+    for name, amount in (("low end", low), ("high end", high), ("cost", cost)):
+        check_whole(name, amount)
     if not (0 <= low <= high <= MAX_AMOUNT and 0 <= cost <= MAX_AMOUNT):
         raise ValueError(f"a value in {low} ... {high} with a cost of {cost}: these are no amounts, low before high")
-    if half_life_ms is not None and half_life_ms <= 0:
-        raise ValueError(f"a half-life of {half_life_ms} ms is not positive")
+    if not is_finite(now_ms):
+        raise ValueError(f"a clock that says {now_ms} ms tells no time")
+    if half_life_ms is not None and not (is_finite(half_life_ms) and half_life_ms > 0):
+        raise ValueError(f"a half-life of {half_life_ms} ms is not positive and finite")
     used = [seen for seen in observations if seen.buyer != excluding]
-    ages = [max(0, now_ms - seen.at_ms) for seen in used]
+    ages = [max(0.0, float(now_ms) - seen.at_ms) for seen in used]
     weights = [1.0 if half_life_ms is None else 2.0 ** -(age / half_life_ms) for age in ages]
     weights = _levelled(weights, [seen.buyer for seen in used])
     total = math.fsum(weights)
@@ -187,6 +199,11 @@ class PastBid:
     price: int | None
     at_ms: int
 
+    def __post_init__(self) -> None:
+        check_amount("bid", self.bid)
+        if self.price is not None:
+            check_amount("price", self.price)
+
 
 @dataclasses.dataclass(frozen=True)
 class PriceStatistics:
@@ -201,11 +218,15 @@ class PriceStatistics:
     prices: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        check_whole("a count", self.count, "bids")
+        check_whole("a count", self.buyers, "buyers")
         if not 1 <= self.buyers <= self.count:
             raise ValueError(f"{self.count} bids of {self.buyers} buyers are not possible")
         for grid in (self.bids, self.prices):
-            if list(grid) != sorted(grid) or not all(0 <= amount <= MAX_AMOUNT for amount in grid):
-                raise ValueError("the quantiles do not rise, or are no amounts")
+            for amount in grid:
+                check_amount("a quantile", amount)
+            if list(grid) != sorted(grid):
+                raise ValueError("the quantiles do not rise")
         if len(self.bids) != len(LEVELS_PPM) or len(self.prices) not in (0, len(LEVELS_PPM)):
             raise ValueError(f"statistics have {len(LEVELS_PPM)} quantiles")
 
@@ -223,6 +244,7 @@ def statistics_from(
 
     :raises ValueError: `distinct` below 3
     """
+    check_whole("distinct", distinct, "buyers")
     if distinct < 3:
         raise ValueError("statistics of fewer than 3 distinct buyers would be somebody's bids")
     others = [one for one in past if one.buyer != excluding]
@@ -260,8 +282,7 @@ def reserve_from_statistics(statistics: PriceStatistics, cost: int = 0) -> int:
 
     :raises ValueError: a cost that is no amount
     """
-    if not 0 <= cost <= MAX_AMOUNT:
-        raise ValueError(f"a cost of {cost} micro-credits is outside 0 ... {MAX_AMOUNT}")
+    check_amount("a cost", cost)
     values = [float(statistics.bids[0])]
     for low, high in itertools.pairwise(statistics.bids):
         for step in range(1, _BETWEEN + 1):

@@ -1,6 +1,6 @@
 """The price a seller should ask of a buyer it only has a belief about: Myerson's reserve, for any belief.
 
-Knows: what a belief must be able to say (`Prior`), and how to find the one best price for it. Refuses to know: which
+Knows: what a belief must be able to say (`Belief`), and how to find the one best price for it. Refuses to know: which
 family a belief comes from (priors.py), whose belief it is, and money; `to_ask` is the border where credits, which are
 floats here, become micro-credits. Fails with ValueError on a cost or a reserve that is no amount of money.
 
@@ -31,7 +31,7 @@ _HALVINGS = 10_000
 """At most; a smooth peak takes some two thousand."""
 
 
-class Prior(Protocol):
+class Belief(Protocol):
     """What a seller believes about the highest price a buyer would pay, in credits, as a distribution."""
 
     @property
@@ -43,9 +43,6 @@ class Prior(Protocol):
 
     def survival(self, value: float) -> float:
         """1 - F, accurate where F is nearly 1: the probability that a price of `value` is paid."""
-
-    def density(self, value: float) -> float:
-        """F'; 0 outside the support."""
 
     def quantile(self, probability: float) -> float:
         """The lowest value with at least this cdf: of a uniform random number, a random value.
@@ -59,6 +56,13 @@ class Prior(Protocol):
 
         :raises ValueError: a cost that is negative, not finite or above MAX_COST
         """
+
+
+class Prior(Belief, Protocol):
+    """A belief that is spread smoothly; one of observed values (`Empirical`) is a `Belief` alone."""
+
+    def density(self, value: float) -> float:
+        """F'; 0 outside the support."""
 
 
 def check_cost(cost: float) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from fractions import Fraction
 from typing import Protocol
 
-from p2pmarket.limits import MAX_AMOUNT
+from p2pmarket.pricing.amounts import check_amount, check_whole, is_finite
 
 EXACT_PLAYERS = 8
 """Up to this many, all 2^n sets are valued; a value may be a pass over validation data."""
@@ -61,16 +61,23 @@ def greedy_basket(worth: Callable[[frozenset[str]], int], prices: Mapping[str, i
     go to the name that sorts first. With diminishing worth the last marginal is the smallest; where two parcels are
     worth something together only, this finds neither (so does every rule that looks one step ahead).
 
-    :raises ValueError: a price or budget that is no amount
+    :raises ValueError: a price or budget that is no amount, a worth that is no whole number of micro-credits
     """
-    for amount in (budget, *prices.values()):
-        _check_amount(amount)
+    check_amount("a budget", budget)
+    for price in prices.values():
+        check_amount("a price", price)
+
+    def valued(members: frozenset[str]) -> int:
+        found = worth(members)
+        check_whole("a worth", found)
+        return found
+
     taken: list[str] = []
     marginal: list[int] = []
-    left, reached = budget, worth(frozenset())
+    left, reached = budget, valued(frozenset())
     while True:
         added = {
-            seller: worth(frozenset((*taken, seller))) - reached
+            seller: valued(frozenset((*taken, seller))) - reached
             for seller, price in sorted(prices.items())
             if seller not in taken and price <= left
         }
@@ -91,7 +98,8 @@ def shapley(
     Exact up to EXACT_PLAYERS. Above, over `samples` pairs of a random order and its reverse (antithetic: the pair
     varies less than two orders drawn apart); the standard error is over pairs. No set is valued twice.
 
-    :raises ValueError: a player named twice; more players than EXACT_PLAYERS without `random`; fewer than 2 samples
+    :raises ValueError: a player named twice; more players than EXACT_PLAYERS without `random`; fewer than 2 samples; a
+        worth that is not finite
     """
     names = sorted(players)
     if len(set(names)) != len(names):
@@ -100,7 +108,7 @@ def shapley(
 
     def valued(members: frozenset[str]) -> float:
         if members not in known:
-            known[members] = worth(members)
+            known[members] = _finite("the worth of a set of players", worth(members))
         return known[members]
 
     if len(names) <= EXACT_PLAYERS:
@@ -116,6 +124,12 @@ def shapley(
     means = {name: math.fsum(drawn) / samples for name, drawn in draws.items()}
     spread = {name: math.fsum((one - means[name]) ** 2 for one in drawn) for name, drawn in draws.items()}
     return Shapley(means, {name: math.sqrt(spread[name] / (samples - 1) / samples) for name in names})
+
+
+def _finite(name: str, number: float) -> float:
+    if not is_finite(number):
+        raise ValueError(f"{name} is {number}, which is not finite")
+    return number
 
 
 def _exact(worth: Worth, name: str, names: list[str]) -> float:
@@ -142,10 +156,17 @@ def clone_groups(
 
     `similarity` of two parcels is at most 1, symmetric, and says that they teach the same (after alignment, say the
     cosine of what they change). Clones made just different enough pass: see `similarity_discount`.
+
+    :raises ValueError: a similarity or threshold that is not finite
     """
+    _finite("the threshold of similarity", threshold)
     groups: list[frozenset[str]] = []
     for name in sorted(set(players)):
-        alike = [group for group in groups if any(similarity(name, other) >= threshold for other in group)]
+        alike = [
+            group
+            for group in groups
+            if any(_finite("a similarity", similarity(name, other)) >= threshold for other in group)
+        ]
         groups = [group for group in groups if group not in alike] + [frozenset({name}).union(*alike)]
     return tuple(sorted(groups, key=min))
 
@@ -185,11 +206,15 @@ def similarity_discount(
     more together than one did, since k 2^(1 - k) is at most 1; and nearly that where they are nearly alike. What it
     takes away is paid to nobody, and an honest seller that happens to teach the same loses as well: no rule that sees
     parcels alone can tell the two apart.
+
+    :raises ValueError: a value, similarity or strength that is not finite
     """
-    return {
-        name: value * math.exp(-strength * math.fsum(similarity(name, other) for other in values if other != name))
-        for name, value in values.items()
-    }
+    _finite("the strength of the discount", strength)
+
+    def alike(name: str) -> float:
+        return math.fsum(_finite("a similarity", similarity(name, other)) for other in values if other != name)
+
+    return {name: _finite("a value", value) * math.exp(-strength * alike(name)) for name, value in values.items()}
 
 
 def shares(amount: int, weights: Mapping[str, float]) -> dict[str, int]:
@@ -201,9 +226,9 @@ def shares(amount: int, weights: Mapping[str, float]) -> dict[str, int]:
 
     :raises ValueError: not an amount; a weight that is not finite; no weight above 0 to share by
     """
-    _check_amount(amount)
-    if not all(map(math.isfinite, weights.values())):
-        raise ValueError("a weight to share by is not finite")
+    check_amount("what is shared", amount)
+    for weight in weights.values():
+        _finite("a weight to share by", weight)
     positive = {name: Fraction(max(0.0, weight)) for name, weight in sorted(weights.items())}
     total = sum(positive.values(), Fraction(0))
     if not total:
@@ -240,8 +265,9 @@ def random_sampling_prices(bids: Mapping[str, int], random: random.Random, *, co
 
     :raises ValueError: a bid or cost that is no amount
     """
-    for amount in (cost, *bids.values()):
-        _check_amount(amount)
+    check_amount("a cost", cost)
+    for bid in bids.values():
+        check_amount("a bid", bid)
     side = {name: random.random() < 0.5 for name in sorted(bids)}
     price = {
         half: _best_single_price([bid for name, bid in bids.items() if side[name] is not half], cost)
@@ -255,8 +281,3 @@ def _best_single_price(bids: list[int], cost: int) -> int | None:
     falling = sorted((bid for bid in bids if bid > cost), reverse=True)
     earned = [((bid - cost) * count, -bid) for count, bid in enumerate(falling, start=1)]
     return -max(earned)[1] if earned else None
-
-
-def _check_amount(amount: int) -> None:
-    if not 0 <= amount <= MAX_AMOUNT:
-        raise ValueError(f"{amount} micro-credits is outside 0 ... {MAX_AMOUNT}")

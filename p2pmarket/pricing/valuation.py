@@ -11,6 +11,7 @@ import math
 from fractions import Fraction
 
 from p2pmarket.limits import MAX_AMOUNT
+from p2pmarket.pricing.amounts import check_whole, is_finite
 
 
 def value_of_gain(gain: float, gain_low: float, *, per_unit: int, budget: int, cautious: bool = False) -> int:
@@ -20,12 +21,15 @@ def value_of_gain(gain: float, gain_low: float, *, per_unit: int, budget: int, c
     `gain` is the report's mean and `gain_low` the lower end of its interval, which a cautious buyer pays for instead.
     At most `budget`, what the buyer may still spend. Computed exactly: a float is a rational number.
 
-    :raises ValueError: a gain that is not finite, an interval above its mean, a negative weight or budget
+    :raises ValueError: a gain that is not finite, an interval above its mean, a weight or budget that is negative or no
+        int
     """
-    if not (math.isfinite(gain) and math.isfinite(gain_low)):
+    if not (is_finite(gain) and is_finite(gain_low)):
         raise ValueError(f"gain {gain} with lower end {gain_low} is not finite")
     if gain_low > gain:
         raise ValueError(f"the lower end {gain_low} of the interval is above the gain {gain}")
+    check_whole("a value per unit", per_unit)
+    check_whole("a budget", budget)
     if per_unit < 0 or not 0 <= budget <= MAX_AMOUNT:
         raise ValueError(f"{per_unit} micro-credits a unit with a budget of {budget}: neither may be negative")
     paid_for = Fraction(gain_low if cautious else gain)
@@ -41,12 +45,13 @@ def seller_cost(gain: float, *, overlap: float, per_unit: int) -> int:
     each unit that the buyer's model improves, `gain` the gain it expects the buyer to have. At most MAX_AMOUNT, for
     which nothing is sold. Computed exactly.
 
-    :raises ValueError: a gain that is not finite, an overlap outside 0 ... 1, a negative weight
+    :raises ValueError: a gain that is not finite, an overlap outside 0 ... 1, a weight that is negative or no int
     """
-    if not math.isfinite(gain):
+    if not is_finite(gain):
         raise ValueError(f"gain {gain} is not finite")
     if not 0 <= overlap <= 1:
         raise ValueError(f"an overlap of {overlap} is no share, 0 ... 1")
+    check_whole("a loss per unit", per_unit)
     if per_unit < 0:
         raise ValueError(f"{per_unit} micro-credits a unit: a loss is not negative")
     return min(MAX_AMOUNT, math.ceil(Fraction(overlap) * per_unit * max(Fraction(0), Fraction(gain))))
