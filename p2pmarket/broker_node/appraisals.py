@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import queue
 import secrets
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +40,8 @@ from p2pmarket.units import Clock
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Progress = Callable[[str, float], None]
+"""Called between an appraisal's steps, in its thread; raises where that is to end."""
 
 
 class Appraisals:
@@ -74,33 +78,53 @@ class Appraisals:
         for worker in range(appraiser.workers):
             self._idle.put(worker)
         self._closed = False
+        self._since_ms = math.inf
+        self.reading: frozenset[bytes] = frozenset()
+        """Submissions whose parcels the round under way reads, also those that were replaced meanwhile."""
 
     async def hold_next(self) -> bool:
         """Holds the round that is due; False when none is.
 
         :raises MachineFault: something this machine could not do; the round's members still wait
         """
-        waiting, latest = await self._ledger.inside(lambda db: (self._book.waiting(db), self._book.latest(db)))
-        due = next_round(self._terms, waiting, latest, self._clock())
-        if due is not None:
+        due = await self._ledger.inside(self._next_due)
+        if due is None:
+            return False
+        try:
             await self._hold(due)
-        return due is not None
+        finally:
+            self.reading = frozenset()
+        self._since_ms = math.inf
+        return True
 
     async def close(self) -> None:
         """Ends what is under way at its next step; without holding up the event loop."""
         self._closed = True
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
+    def _next_due(self, db: sqlite3.Connection) -> Round | None:
+        """In the ledger's thread, so that no parcel is removed between being chosen and being known as read."""
+        waiting = self._book.waiting(db)
+        self._since_ms = min([self._since_ms, *(one.submitted_ms for one in waiting)]) if waiting else math.inf
+        due = next_round(self._terms, waiting, self._book.latest(db), self._since_ms, self._clock())
+        if due is not None:
+            self.reading = frozenset(one.id for one in (*due.members, *due.sellers))
+        return due
+
     async def _hold(self, due: Round) -> None:
-        """Appraises a round and tells its members; of nothing, where that fails for a reason that would come again."""
+        """Appraises a round and tells its members; of nothing, where that fails for a reason that would come again.
+
+        :raises MachineFault: as `hold_next`; nothing is left of what was appraised, the same comes again
+        """
         try:
             wanted = {buyer: due.sellers_for(buyer) for buyer in due.members if buyer.buy}
             chosen = await self._in_worker(
-                lambda worker: self._appraiser.shortlist(wanted, self._book.parcel, progress=self._stop_when_closed)
+                lambda worker, progress: self._appraiser.shortlist(wanted, self._book.parcel, progress=progress)
             )
             findings = {buyer.id: await self._appraise_for(buyer, sellers) for buyer, sellers in chosen.items()}
             await self._finish(due, findings)
         except MachineFault:
+            await self._drop_unreported()
             raise
         except Exception:
             log.exception("a round failed; its members are told of no reports")
@@ -110,16 +134,22 @@ class Appraisals:
         """Every seller alone; then those that add to the best, each upon the one before it: a chain of purchases by the
         rule of appraisal/soup, of sellers whose standing ask the buyer could pay: another would end its chain.
         """
-        balance = await self._ledger.run(Ledger.balance, buyer.agent)
+        free = await self._ledger.run(lambda ledger: ledger.balance(buyer.agent) - ledger.held(buyer.agent))
         turns = asyncio.Semaphore(self._appraiser.workers)
 
         async def appraise(seller: Submission) -> Finding | None:
             async with turns:
                 return await self._appraise_pair(buyer, seller)
 
-        appraised = await asyncio.gather(*(appraise(seller) for seller in sellers))
+        pairs = [asyncio.create_task(appraise(seller)) for seller in sellers]
+        try:
+            appraised = await asyncio.gather(*pairs)
+        finally:  # where one ends the round, the others must not go on beside the next try
+            for pair in pairs:
+                pair.cancel()
+            await asyncio.gather(*pairs, return_exceptions=True)
         found = [finding for finding in appraised if finding is not None]
-        payable = [finding for finding in found if finding.seller.ask is None or finding.seller.ask <= balance]
+        payable = [finding for finding in found if finding.seller.ask is None or finding.seller.ask <= free]
         chain: list[Finding] = []
         for alone in in_turn(payable, lambda finding: finding.result):
             if len(chain) >= self._terms.max_chain:
@@ -144,7 +174,7 @@ class Appraisals:
         before = tuple((step.trade, self._clearing.folder(step.trade) / "delivery") for step in upon)
         appraise = functools.partial(self._appraiser.appraise, trade, buyer, seller, *paths, upon=before)
         try:
-            return await self._in_worker(lambda worker: appraise(worker=worker, progress=self._stop_when_closed))
+            return await self._in_worker(lambda worker, progress: appraise(worker=worker, progress=progress))
         except Exception as error:  # whatever is wrong with one pair, the market goes on
             known = isinstance(error, MarketError)
             log.warning("appraisal of %s for %s failed: %s", seller.agent, buyer.agent, error, exc_info=not known)
@@ -153,26 +183,38 @@ class Appraisals:
                 raise  # the round is held again when this machine can; a pair too large for it never will
             return None
 
-    async def _in_worker(self, work: Callable[[int], T]) -> T:
-        """Runs `work` in a thread, with the number of a worker that is free."""
+    async def _in_worker(self, work: Callable[[int, Progress], T]) -> T:
+        """Runs `work` in a thread, with the number of a worker that is free. Cancelled, it waits for the thread, which
+        ends at its next step: nothing that was given up still writes."""
+        given_up = threading.Event()
+
+        def progress(doing: str, done: float) -> None:
+            if self._closed or given_up.is_set():
+                raise MarketError("the broker stops this", code="stopping")
 
         def run() -> T:
             worker = self._idle.get()
             try:
-                return work(worker)
+                progress("begins", 0.0)
+                return work(worker, progress)
             finally:
                 self._idle.put(worker)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            given_up.set()
+            await asyncio.gather(running, return_exceptions=True)
+            raise
 
     async def _drop(self, trade: bytes, reason: str) -> None:
         await self._ledger.run(Ledger.fail, trade, reason)
         await asyncio.to_thread(remove_tree, self._clearing.folder(trade))
 
-    def _stop_when_closed(self, doing: str, done: float) -> None:
-        """Called between an appraisal's steps, in its thread."""
-        if self._closed:
-            raise MarketError("the broker stops", code="stopping")
+    async def _drop_unreported(self) -> None:
+        """Ends what was appraised for a round that is held again; kept, it would fill a disk that is full already."""
+        await self._clearing.forget(await self._ledger.run(void_unreported, "failed"))
 
     def _why_nothing(self, due: Round, member: Submission) -> str:
         if due.sellers_for(member):
@@ -226,7 +268,6 @@ class Appraisals:
         return told
 
 
-def void_unreported(ledger: Ledger, reason: str) -> None:
-    """Ends trades whose appraisal came to nothing: rounds follow one another, so none of them is under way."""
-    for trade in ledger.trades(state=SUBMITTED):
-        ledger.fail(trade.trade, reason)
+def void_unreported(ledger: Ledger, reason: str) -> list[bytes]:
+    """Ends trades whose appraisal came to nothing, and which: rounds follow one another, so none is under way."""
+    return [ledger.fail(trade.trade, reason).trade for trade in ledger.trades(state=SUBMITTED)]

@@ -50,6 +50,7 @@ _TABLES = (
     PRIMARY KEY (agent, task, data)
 ) STRICT""",
     "CREATE INDEX IF NOT EXISTS submissions_by_agent ON submissions (agent, submitted_ms)",
+    "CREATE INDEX IF NOT EXISTS submissions_by_snapshot ON submissions (agent, snapshot, submitted_ms)",
     "CREATE INDEX IF NOT EXISTS submissions_by_state ON submissions (state)",
 )
 _COLUMNS = "id, agent, snapshot, task, step, plain_bytes, buy, sell, ask, signed, state, submitted_ms, round"
@@ -242,7 +243,7 @@ class Book:
 
     def live_folders(self, db: sqlite3.Connection) -> set[str]:
         """Names of the folders that are still needed."""
-        rows = db.execute("SELECT id FROM submissions WHERE state <> 'ended'").fetchall()
+        rows = db.execute("SELECT id FROM submissions WHERE state IN ('accepted', 'booked', 'appraised')").fetchall()
         return {row[0].hex() for row in rows}
 
     def offers(self, db: sqlite3.Connection) -> tuple[Offer, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import weakref
 from collections import Counter
 from collections.abc import Coroutine
@@ -259,14 +260,17 @@ class Broker:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
-                await self._clearing.forget(await self._ledger.run(self._expire))
+                ended, snapshots = await self._ledger.run(self._expire)
+                await self._clearing.forget(ended)
+                await self._remove(snapshots)
             except Exception as error:  # deadlines must be kept whatever went wrong with one of them
                 known = isinstance(error, MachineFault)
                 log.error("deadlines could not be looked at and are tried again: %s", error, exc_info=not known)
                 await asyncio.sleep(PAUSE_SECONDS)
             self._wake.set()
 
-    def _expire(self, ledger: Ledger) -> list[bytes]:
+    def _expire(self, ledger: Ledger) -> tuple[list[bytes], list[Path]]:
+        """Trades that ended, and snapshots that are not needed any more: an agent may replace many in one round."""
         now = self._clock()
         with ledger.transaction() as db:
             self._book.expire(db, self._terms, now)
@@ -275,7 +279,7 @@ class Broker:
                 before_ms = now - KEEP_MS - self._terms.delivery_ms
                 ledger.forget_replies(before_ms)
                 self._book.forget(db, before_ms)
-            return ledger.expire()
+            return ledger.expire(), self._unneeded_snapshots(db)
 
     def _recover(self, ledger: Ledger) -> None:
         """After a crash: voids appraisals that were under way, takes in parcels that were complete."""
@@ -288,20 +292,31 @@ class Broker:
 
     async def _forget_ended(self) -> None:
         """Removes the snapshots of ended submissions and the deliveries of ended trades."""
-        for folder in await self._ledger.run(self._unneeded_folders):
-            await asyncio.to_thread(remove_tree, folder)
+        await self._remove(await self._ledger.run(self._unneeded_folders))
+
+    async def _remove(self, folders: list[Path]) -> None:
+        """Removes folders that were found unneeded, but for those that an appraisal reads or a stream still fills: no
+        other begins to, since the ledger says that they are over."""
+        in_use = {key.hex() for key in self._appraisals.reading | self._parcels.under_way}
+        for folder in folders:
+            if folder.name not in in_use:
+                await asyncio.to_thread(remove_tree, folder)
+
+    def _unneeded_snapshots(self, db: sqlite3.Connection) -> list[Path]:
+        """Listed in the ledger's thread: what is accepted meanwhile has no folder yet."""
+        live = self._book.live_folders(db)
+        return [folder for folder in self._snapshots.iterdir() if folder.name not in live]
 
     def _unneeded_folders(self, ledger: Ledger) -> list[Path]:
-        """Listed in the ledger's thread: what is accepted meanwhile has no folder yet."""
+        """As `_unneeded_snapshots`, with deliveries."""
         now = self._clock()
         with ledger.transaction() as db:
-            snapshots = self._book.live_folders(db)
+            snapshots = self._unneeded_snapshots(db)
             live = [trade for state in STATES if state not in ENDS for trade in ledger.trades(state=state)]
         deliveries = {
             trade.trade.hex() for trade in live if trade.state != SETTLED or (trade.fetch_before_ms or 0) > now
         }
-        unneeded = [folder for folder in self._snapshots.iterdir() if folder.name not in snapshots]
-        return unneeded + [folder for folder in self._deliveries.iterdir() if folder.name not in deliveries]
+        return snapshots + [folder for folder in self._deliveries.iterdir() if folder.name not in deliveries]
 
     def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -67,6 +67,11 @@ class Parcels:
         # A lock is here while somebody holds it or waits for it, so that strangers' ids do not pile up.
         self._locks: weakref.WeakValueDictionary[bytes, asyncio.Lock] = weakref.WeakValueDictionary()
 
+    @property
+    def under_way(self) -> set[bytes]:
+        """Submissions and trades whose parcels are being received or sent."""
+        return set(self._locks)
+
     async def serve(self, stream: Stream) -> None:
         """One stream, from its Upload or Fetch to its end."""
         try:

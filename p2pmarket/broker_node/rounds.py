@@ -28,17 +28,18 @@ class Round:
 
 
 def next_round(
-    terms: MarketTerms, waiting: Sequence[Submission], book: Sequence[Submission], now_ms: int
+    terms: MarketTerms, waiting: Sequence[Submission], book: Sequence[Submission], since_ms: float, now_ms: int
 ) -> Round | None:
     """The round that is due now, or None.
 
     :param waiting: complete submissions that were not appraised yet, oldest first, at most one an agent
     :param book: the latest complete submission of every agent
+    :param since_ms: when the first of those who wait began to, also if it submitted again since
     """
     if not waiting:
         return None
     if terms.rounds == "continuous":
         return Round(members=(waiting[0],), sellers=tuple(book))
-    if len(waiting) >= terms.round_agents or now_ms - waiting[0].submitted_ms >= terms.round_timeout_ms:
+    if len(waiting) >= terms.round_agents or now_ms - since_ms >= terms.round_timeout_ms:
         return Round(members=tuple(waiting), sellers=tuple(waiting))
     return None

@@ -23,29 +23,35 @@ def submission(agent: str, at_ms: int, *, buy: bool = True, sell: bool = True) -
 
 
 def test_nobody_waits() -> None:
-    assert next_round(terms("continuous"), [], [submission("a", 1)], 5) is None
-    assert next_round(terms("barrier"), [], [submission("a", 1)], 5) is None
+    assert next_round(terms("continuous"), [], [submission("a", 1)], 1, 5) is None
+    assert next_round(terms("barrier"), [], [submission("a", 1)], 1, 5) is None
 
 
 def test_continuous_takes_the_oldest_against_the_book() -> None:
     waiting = [submission("a", 1), submission("b", 2)]
     book = [*waiting, submission("c", 0)]
-    due = next_round(terms("continuous"), waiting, book, 5)
+    due = next_round(terms("continuous"), waiting, book, 1, 5)
     assert due is not None and due.members == (waiting[0],) and due.sellers == tuple(book)
     assert [each.agent for each in due.sellers_for(waiting[0])] == ["b", "c"]
 
 
 def test_a_barrier_waits_for_its_agents_or_its_time() -> None:
     waiting = [submission("a", 1000), submission("b", 2000)]
-    assert next_round(terms("barrier"), waiting, waiting, 10_999) is None
-    late = next_round(terms("barrier"), waiting, waiting, 11_000)
+    assert next_round(terms("barrier"), waiting, waiting, 1000, 10_999) is None
+    late = next_round(terms("barrier"), waiting, waiting, 1000, 11_000)
     assert late is not None and late.members == tuple(waiting)
-    full = next_round(terms("barrier", 2), waiting, waiting, 2000)
+    full = next_round(terms("barrier", 2), waiting, waiting, 1000, 2000)
     assert full is not None and full.members == tuple(waiting) and full.sellers == tuple(waiting)
+
+
+def test_who_submits_again_does_not_renew_the_time() -> None:
+    waiting = [submission("a", 10_500)]
+    assert next_round(terms("barrier"), waiting, waiting, 1000, 11_000) is not None
+    assert next_round(terms("barrier"), waiting, waiting, 10_500, 11_000) is None
 
 
 def test_who_may_be_bought_from() -> None:
     buyer, book = submission("a", 1), [submission("b", 2), submission("c", 3, sell=False), submission("d", 4)]
-    due = next_round(terms("continuous"), [buyer], [buyer, *book], 5)
+    due = next_round(terms("continuous"), [buyer], [buyer, *book], 1, 5)
     assert due is not None
     assert [each.agent for each in due.sellers_for(buyer)] == ["d", "b"], "the latest first, never its own"
