@@ -228,7 +228,7 @@ class Buyer:
         :raises Refused: the broker took no decision; the bid may still bind, so there must be no other one
         :raises StrategyFault: the strategy does not say how to go on; the trade is declined
         """
-        left = ""
+        left = 0
         for revision in range(joined.terms.max_revisions + 1):
             bid = Bid(
                 message_id=secrets.token_bytes(16),
@@ -252,12 +252,11 @@ class Buyer:
                 await self._say_no(joined, (report.trade,))
                 raise
             if raised is None or raised <= amount:
-                times = f"{outcome.revisions_left} time{'s' if outcome.revisions_left > 1 else ''}"
-                left = f"; it may be raised {times} more, this strategy does not"
+                left = outcome.revisions_left
                 break
             amount = raised
         await self._say_no(joined, (report.trade,))
-        return f"no deal: the seller asks more than this bid of {format_credits(amount)}{left}"
+        return _below_the_ask(amount, left)
 
     async def _collect(self, joined: Joined, trade: bytes) -> Purchase:
         """What was just paid for."""
@@ -298,6 +297,8 @@ class Buyer:
                 raise
             await self._journal.run(AgentJournal.answered, bid.message_id, str(error).encode())
             await self._journal.run(AgentJournal.end, broker, bid.trade, error.code)
+            if bid.revision > 0:  # the bid before it was unmatched: without a word the trade would wait for its time
+                await self._say_no(joined, (bid.trade,))
             return str(error)
         if type_of(reply) == Unmatched.TYPE:
             unmatched = verify(reply, Unmatched, signer=broker)
@@ -459,6 +460,14 @@ def _chains(late: Iterable[tuple[GainReport, AgentTrade]]) -> list[list[tuple[Ga
         while following := upon.get(chain[-1][1].trade):
             chain.append(following)
     return chains
+
+
+def _below_the_ask(amount: int, left: int = 0) -> str:
+    """That a bid was too low, in words; `left` are the revisions that were not used."""
+    words = f"no deal: the seller asks more than this bid of {format_credits(amount)}"
+    if left == 0:
+        return words
+    return f"{words}; it may be raised {left} more time{'' if left == 1 else 's'}, this strategy does not"
 
 
 def _why_not(reports: Sequence[GainReport]) -> str:

@@ -8,6 +8,7 @@ strategy only ever names amounts, it moves nothing. Ready ones are in strategies
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 from p2pmarket.errors import SettingsError
@@ -94,7 +95,10 @@ class Strategy:
     """Sell only these."""
 
     def __post_init__(self) -> None:
-        check_amounts(credits_per_gain=self.credits_per_gain, budget=self.budget or 0, reserve=self.reserve)
+        budget = 0 if self.budget is None else self.budget
+        check_amounts(credits_per_gain=self.credits_per_gain, budget=budget, reserve=self.reserve)
+        if math.isnan(self.minimum_gain):
+            raise SettingsError("minimum_gain is nan; it is a number, in the unit of the task's loss")
 
     # ---- buying -------------------------------------------------------------------------------------------------
 
@@ -142,7 +146,9 @@ class Strategy:
 
 
 def check_amounts(**amounts: int) -> None:
-    """:raises SettingsError: one of them is negative"""
+    """:raises SettingsError: one of them is no whole number of micro-credits, or negative"""
     for name, amount in amounts.items():
+        if type(amount) is not int:
+            raise SettingsError(f"{name} is {amount!r}; it is in whole micro-credits, {CREDIT} to the credit")
         if amount < 0:
             raise SettingsError(f"{name} is {amount}; it cannot be negative")
