@@ -20,11 +20,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from p2pmarket.errors import JournalDamaged, SettingsError
-from p2pmarket.ledger.audit_tables import BROKEN_RULE, TABLE_CHECKS, check_nodes, check_rules, check_schema, trade_rows
+from p2pmarket.ledger.audit_tables import BROKEN_RULE, TABLE_CHECKS, check_nodes, check_rules, trade_rows
 from p2pmarket.ledger.audit_words import FILE_CHECKS, SETTLED_CHECKS, WORD_CHECKS, Words, findings
 from p2pmarket.ledger.fold import Fold, Problem
 from p2pmarket.ledger.outside import Outside, Salvage, compare, read_outside, salvage
-from p2pmarket.ledger.schema import APPLICATION_ID, VERSION
+from p2pmarket.ledger.schema import APPLICATION_ID, BOOK_TABLES, SCHEMA, VERSION
+from p2pmarket.ledger.schema_check import schema_faults
 
 MAX_PROBLEMS = 100
 
@@ -46,6 +47,17 @@ class VerifyReport:
     market: str = ""
     notes: tuple[str, ...] = ()
     """What was shown and proves nothing, such as another broker's receipt."""
+    examined: bool = True
+    """False where the tables are not the ledger's: then leaves, accounts, trades, minted and root say nothing."""
+
+    @property
+    def figures(self) -> dict[str, int | str | None]:
+        """How much there is and its root, in hexadecimal; None of each where nothing was examined."""
+        figures: dict[str, int | str | None] = {
+            "leaves": self.leaves, "accounts": self.accounts, "trades": self.trades, "issued": self.minted,
+            "root": self.root.hex(),
+        }  # fmt: skip
+        return figures if self.examined else dict.fromkeys(figures)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -110,13 +122,13 @@ class Audit:
         for kind, check_file in FILE_CHECKS.items():
             self.fold.problems += findings(kind, check_file(connection, self.fold))
 
-    def report(self, notes: Sequence[str] = ()) -> VerifyReport:
-        """What was found."""
+    def report(self, notes: Sequence[str] = (), *, examined: bool = True) -> VerifyReport:
+        """What was found; `examined` is False where `read` was not called."""
         fold = self.fold
         found = tuple(fold.problems[:MAX_PROBLEMS])
         return VerifyReport(
             fold.size, len(fold.balances), self._trades, fold.minted, fold.root, found, fold.broker, fold.market,
-            tuple(notes),
+            tuple(notes), examined,
         )  # fmt: skip
 
 
@@ -129,29 +141,32 @@ def audit_file(path: Path, broker: str | None = None, shown: Sequence[tuple[str,
     :raises JournalDamaged: it is no ledger, or too damaged to be read
     """
     with copy_of(path) as connection:
-        owner = connection.execute("SELECT market, broker FROM head").fetchone()
-        market, claimed = owner or ("", "")
+        faults = list(schema_faults(connection, SCHEMA, BOOK_TABLES))
+        examined = not any(fault.unreadable for fault in faults)
+        market, claimed = _owner(connection) if examined else ("", "")
         whose = broker or claimed
-        outside, notes = read_outside(shown, whose, market or None)
+        outside, notes = read_outside(shown if examined else (), whose, market or None)
         audit = Audit(whose, market, outside)
-        audit.fold.problems += findings("schema", check_schema(connection))
+        audit.fold.problems += [Problem("schema", fault.sentence) for fault in faults]
         audit.fold.problems += findings("rule", check_rules(connection))
-        if all(problem.kind == "rule" for problem in audit.fold.problems):
+        if examined:
             if claimed != whose:
                 audit.fold.problem("owner", f"the file says that it is of broker {claimed or 'nobody'}, not {whose}")
             audit.read(connection)
             audit.check_words(connection)
             audit.fold.problems += compare(audit.fold, outside)
-        return audit.report(notes)
+        return audit.report(notes, examined=examined)
 
 
 def salvage_file(path: Path, broker: str | None, shown: Sequence[tuple[str, bytes]]) -> tuple[Salvage, VerifyReport]:
     """What receipts tell that a ledger has forgotten, and its audit without them.
 
     :param shown: names and bytes of receipts that others hold
-    :raises SettingsError, JournalDamaged: as `audit_file` says
+    :raises SettingsError, JournalDamaged: as `audit_file` says; the second also where nothing could be examined
     """
     report = audit_file(path, broker)
+    if not report.examined:
+        raise JournalDamaged(f"{path} cannot be read as a ledger: {report.problems[0]}; look for a good copy")
     outside, notes = read_outside(shown, report.broker, report.market)
     fold = Fold(report.broker, report.market)
     with copy_of(path) as connection:
@@ -191,6 +206,11 @@ def copy_of(path: Path) -> Iterator[sqlite3.Connection]:
         for connection in (source, copy):
             if connection is not None:
                 connection.close()
+
+
+def _owner(connection: sqlite3.Connection) -> tuple[str, str]:
+    """The market and the broker that the file says it is of."""
+    return connection.execute("SELECT market, broker FROM head").fetchone() or ("", "")
 
 
 def _check_kind(path: Path, connection: sqlite3.Connection) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from p2pmarket.crypto.signing import verify
 from p2pmarket.errors import PeerFault
 from p2pmarket.ledger.fold import Fold
-from p2pmarket.ledger.schema import SCHEMA
 from p2pmarket.ledger.trade import APPRAISED, DELIVERED, LAPSED, QUOTED, REFUNDED, SUBMITTED, UNMATCHED
 from p2pmarket.messages import Checkpoint
 
@@ -36,27 +35,6 @@ def trade_rows(connection: sqlite3.Connection, trade: bytes | None = None) -> It
     cursor.row_factory = sqlite3.Row
     where, values = ("WHERE trade = ?", (trade,)) if trade is not None else ("", ())
     return cursor.execute(f"SELECT * FROM trades {where} ORDER BY rowid", values)
-
-
-def check_schema(connection: sqlite3.Connection) -> Iterator[str]:
-    """The tables, their rules and the triggers that guard the leaves, as this program makes them.
-
-    Tables that are not the ledger's are the broker's book, and their own affair.
-    """
-    made = sqlite3.connect(":memory:")
-    for statement in SCHEMA:
-        made.execute(statement)
-    query = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
-    expected = {row[1]: row for row in made.execute(query)}
-    made.close()
-    found = {row[1]: row for row in connection.execute(query)}
-    tables = {row[2] for row in expected.values()}
-    for name, row in expected.items():
-        if found.get(name) != row:
-            yield f"the {row[0]} {name} is missing or was altered"
-    for name, row in found.items():
-        if name not in expected and row[0] == "trigger" and row[2] in tables:
-            yield f"the trigger {name} on {row[2]} is not the ledger's"
 
 
 def check_rules(connection: sqlite3.Connection) -> Iterator[str]:

@@ -46,6 +46,7 @@ class Case:
     def __init__(self, base: Base, path: Path, seed: int) -> None:
         self.base, self.bench, self.path = base, base.bench, path
         self.chance = random.Random(seed)
+        self.without: set[str] = set()
         self.open(base.bench.path)
 
     def open(self, source: Path) -> None:
@@ -58,9 +59,9 @@ class Case:
             self.connection.execute(f"DROP TRIGGER {trigger}")
 
     def close(self) -> None:
-        """Puts the triggers back, as somebody would who hides what he did."""
+        """Puts the triggers back, as somebody would who hides what he did; not those in `without`."""
         for statement in SCHEMA:
-            if statement.startswith("CREATE TRIGGER"):
+            if statement.startswith("CREATE TRIGGER") and statement.split()[2] not in self.without:
                 self.connection.execute(statement)
         self.connection.execute("COMMIT")
         self.connection.close()
@@ -441,6 +442,38 @@ def loosen_the_rules(case: Case) -> None:
     )
 
 
+def plant_a_trigger(case: Case) -> None:
+    """It does nothing yet: what it will do is done by the broker itself."""
+    table = case.chance.choice(["leaves", "postings", "accounts", "trades", "replies", "head"])
+    what = case.chance.choice(["AFTER INSERT", "AFTER UPDATE", "BEFORE DELETE"])
+    does = case.chance.choice(["UPDATE accounts SET balance = balance + 1", "DELETE FROM trades", "SELECT 1"])
+    case.connection.execute(f"CREATE TRIGGER evil {what} ON {table} BEGIN {does}; END")
+
+
+def drop_a_trigger(case: Case) -> None:
+    case.without = {case.chance.choice(["leaves_stay", "leaves_rest"])}
+
+
+def edit_a_leaf_without_a_trigger(case: Case) -> None:
+    """And leave the trigger away that would have refused it."""
+    edit_a_leaf(case)
+    case.without = {"leaves_rest"}
+
+
+def add_an_object(case: Case) -> None:
+    """A table, view or index that is not the ledger's."""
+    (table,) = case.one("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    made = case.chance.choice(
+        [
+            "CREATE TABLE more (x)",
+            f"CREATE TABLE more AS SELECT * FROM {table}",
+            f"CREATE VIEW more AS SELECT * FROM {table}",
+            f"CREATE INDEX more ON {table} (1)",
+        ]
+    )
+    case.connection.execute(made)
+
+
 # ---- with the broker's key ---------------------------------------------------------------------------------------
 
 
@@ -622,6 +655,10 @@ TAMPERINGS: dict[Tampering, tuple[str, bool]] = {
     forge_a_reply: ("signer", True),
     edit_the_mail: ("mail", True),
     loosen_the_rules: ("schema", True),
+    plant_a_trigger: ("schema", True),
+    drop_a_trigger: ("schema", True),
+    edit_a_leaf_without_a_trigger: ("schema", False),
+    add_an_object: ("schema", True),
     repeat_a_grant: ("issue", True),
     open_an_account_twice: ("issue", True),
     end_a_trade_twice: ("end", True),

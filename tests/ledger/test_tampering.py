@@ -23,6 +23,7 @@ from tampering_kinds import (
     another_history,
     edit_a_hold,
     edit_a_leaf,
+    edit_a_leaf_without_a_trigger,
     edit_a_node,
     make_base,
     raise_a_balance,
@@ -34,7 +35,7 @@ from tampering_kinds import (
 from p2pmarket.crypto.signing import sign, verify
 from p2pmarket.errors import JournalDamaged, MalformedMessage, SettingsError
 from p2pmarket.ledger import audit
-from p2pmarket.ledger.audit import audit_file
+from p2pmarket.ledger.audit import audit_file, salvage_file
 from p2pmarket.ledger.audit_tables import TABLE_CHECKS
 from p2pmarket.ledger.audit_words import FILE_CHECKS, WORD_CHECKS
 from p2pmarket.ledger.fold import LEAVES, Fold, read_leaf
@@ -83,6 +84,37 @@ def test_a_hundred_tamperings_of_each_kind(tampering: Tampering, bases: list[Bas
     check(tampering, bases, tmp_path / "ledger.sqlite", range(FEW, FEW + ALL))
 
 
+def test_a_missing_trigger_does_not_hide_what_was_done_without_it(bases: list[Base], tmp_path: Path) -> None:
+    for seed in range(FEW):
+        found = found_by(edit_a_leaf_without_a_trigger, bases[seed], tmp_path / "ledger.sqlite", seed)
+        assert found >= {"schema", "checkpoint"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DROP TABLE head", "DROP TABLE leaves", "ALTER TABLE accounts ADD COLUMN more TEXT", "DROP TABLE mail"],
+)
+def test_where_a_table_is_not_the_ledgers_nothing_more_is_said(
+    statement: str, bases: list[Base], tmp_path: Path
+) -> None:
+    case = Case(bases[0], tmp_path / "ledger.sqlite", 0)
+    case.connection.execute(statement)
+    case.without = {"leaves_stay", "leaves_rest"} if "leaves" in statement else set()
+    case.close()
+    report = case.audit([("head", case.base.checkpoint)])
+    assert {problem.kind for problem in report.found} == {"schema"}
+    assert not report.examined and set(report.figures.values()) == {None}
+    assert report.notes == (), "what was not looked at is not said to prove nothing"
+    with pytest.raises(JournalDamaged, match="look for a good copy"):
+        salvage_file(case.path, None, [])
+
+
+def test_an_audit_that_went_through_gives_its_figures(bases: list[Base]) -> None:
+    report = audit_file(bases[0].bench.path)
+    assert report.examined and report.figures["leaves"] == report.leaves > 0
+    assert report.figures["root"] == report.root.hex()
+
+
 # ---- controls ----------------------------------------------------------------------------------------------------
 
 LOG_KINDS = {"leaf", "issue", "end", "settlement", "refund", "overdrawn", "owner"}
@@ -99,7 +131,7 @@ def switch_off(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     elif kind in OUTSIDE_KINDS:
         monkeypatch.setattr(audit, "compare", lambda *of: [found for found in compare(*of) if found.kind != kind])
     elif kind == "schema":
-        monkeypatch.setattr(audit, "check_schema", lambda connection: iter(()))
+        monkeypatch.setattr(audit, "schema_faults", lambda *of: iter(()))
     else:
         for checks in (TABLE_CHECKS, WORD_CHECKS, FILE_CHECKS):
             monkeypatch.delitem(checks, kind, raising=False)  # type: ignore[arg-type]
