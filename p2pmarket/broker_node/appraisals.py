@@ -166,9 +166,9 @@ class Appraisals:
     ) -> Finding | None:
         """One appraisal, of the buyer as it would be after the purchases `upon`; None when it failed: no trade."""
         trade = secrets.token_bytes(16)
-        folder = private_folder(self._clearing.folder(trade))
         sides = (buyer.agent, seller.agent, buyer.snapshot, seller.snapshot)
         await self._ledger.run(Ledger.create_trade, trade, *sides, buyer.id, task=buyer.task)
+        folder = private_folder(self._clearing.folder(trade))  # after the row, by which a folder is known to be over
         self._counts["appraisals"] += 1
         paths = (self._book.parcel(buyer.id), self._book.parcel(seller.id), folder / "delivery")
         before = tuple((step.trade, self._clearing.folder(step.trade) / "delivery") for step in upon)
