@@ -160,7 +160,8 @@ class AsyncAgent:
                 link.take_mail(kind, hear)
             agent = cls(
                 identity=identity, keyring=keyring, link=link, journal=journal, buyer=buyer, seller=seller,
-                recovery=Recovery(link, journal), gossip=Gossip(transport, identity, market, link, journal, clock),
+                recovery=Recovery(link, journal, clock),
+                gossip=Gossip(transport, identity, market, link, journal, clock),
                 folder=folder, strategy=strategy, codec=codec, zstd=zstd, timeout_seconds=timeout_seconds, clock=clock,
             )  # fmt: skip
             link.start()

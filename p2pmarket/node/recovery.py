@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 
 from p2pmarket.errors import Refused
-from p2pmarket.ledger.agent_journal import UNMATCHED, AgentJournal
+from p2pmarket.ledger.agent_journal import UNMATCHED, AgentJournal, AgentTrade
 from p2pmarket.ledger.trade import ENDS, PAID, QUOTED, REFUNDED
 from p2pmarket.messages import Status, StatusRequest, TradeStatus
 from p2pmarket.node.link import BrokerLink
 from p2pmarket.node.welcome import Joined
 from p2pmarket.threads import OwnThread
+from p2pmarket.units import Clock
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +34,10 @@ MONEYLESS_ENDS = ENDS - PAID - {REFUNDED}
 class Recovery:
     """Learns what one agent's journal lacks."""
 
-    def __init__(self, link: BrokerLink, journal: OwnThread[AgentJournal]) -> None:
+    def __init__(self, link: BrokerLink, journal: OwnThread[AgentJournal], clock: Clock) -> None:
         self._link = link
         self._journal = journal
+        self._clock = clock
         self._asked: set[str] = set()
 
     async def learn(self, joined: Joined) -> None:
@@ -75,16 +78,31 @@ class Recovery:
                 log.warning(
                     "this agent did not ask so little in trade %s; the broker is asked why", row.trade.hex()[:8]
                 )
+        asked = unclear[:MAX_ASKED]
         try:
-            status = await self._ask(broker, StatusRequest(_id(), tuple(row.trade for row in unclear[:MAX_ASKED])))
-        except Refused as error:
-            log.warning("the broker does not say what became of %d trades: %s", len(unclear), error)
-            return
+            await self._hear_of(broker, asked)
+        except Refused as error:  # of one trade; which one, it does not say
+            log.warning("the broker does not say what became of %d trades, each is asked for: %s", len(asked), error)
+            for row in asked:
+                try:
+                    await self._hear_of(broker, [row])
+                except Refused as refused:
+                    await self._end_unknown(row, refused)
+
+    async def _hear_of(self, broker: str, rows: Sequence[AgentTrade]) -> None:
+        """:raises Refused: the broker does not know one of them"""
+        status = await self._ask(broker, StatusRequest(_id(), tuple(row.trade for row in rows)))
         for trade in status.trades:
             if trade.receipt is not None:
                 await self._journal.run(AgentJournal.keep_status, broker, trade)
             elif trade.state in {*MONEYLESS_ENDS, UNMATCHED}:
                 await self._journal.run(AgentJournal.end, broker, trade.trade, trade.state)
+
+    async def _end_unknown(self, row: AgentTrade, refused: Refused) -> None:
+        """A bid that the broker knows nothing of binds until its time is over, and no longer; should a receipt come all
+        the same, it counts."""
+        if refused.code == "unknown-trade" and row.receipt is None and row.bid_expires_ms <= self._clock():
+            await self._journal.run(AgentJournal.end, row.broker, row.trade, refused.code)
 
     async def _settled(self, broker: str, after: bytes) -> Counter[str]:
         """What of all that was settled after a trade was missing here, by kind."""
