@@ -375,7 +375,7 @@ class _Step:
         if ask is not None and negotiation.decides(bid, ask):
             self.words = (*self.words[:2], "heard")
             return True
-        request = AskRequest(MARKET, TRADE, trade.seller_snapshot, bid.expires_ms, bid.revision)
+        request = AskRequest(MARKET, TRADE, bytes(16), trade.seller_snapshot, bid.expires_ms, bid.revision)
         self.ledger.queue_mail(SELLER_ID, sign(IDENTITIES[BROKER], request))
         self.words = (*self.words[:2], "asked")
         return True
@@ -480,7 +480,7 @@ class _Step:
                 self.send(BROKER, "fetch")
             elif row.stage == "bought":
                 self._keep_delivery()
-        if self.journal.unclear(BROKER_ID):
+        if self.journal.unclear(BROKER_ID) or self.journal.is_lost(BROKER_ID):
             self.send(BROKER, "status")
         return bool(self.out)
 
@@ -511,10 +511,11 @@ class _Step:
 
     def buyer_hears_status(self, message: Message) -> None:
         (told,) = verify(message.body, Status, signer=BROKER_ID).trades
-        if not self.journal.unclear(BROKER_ID):
+        if not self.journal.unclear(BROKER_ID) and not self.journal.is_lost(BROKER_ID):
             return
         if told.receipt is not None:
             self.journal.keep_status(BROKER_ID, told)
+            self.journal.rebuilt(BROKER_ID)
         elif told.state in {*MONEYLESS_ENDS, UNMATCHED}:
             self.journal.end(BROKER_ID, TRADE, told.state)
 
