@@ -21,6 +21,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
+
+from p2pmarket.pricing.amounts import is_finite
+from p2pmarket.pricing.reserve import checked_value
 
 CAUTION = 0.5
 """Standard errors of its observed revenue that count against a price."""
@@ -48,8 +52,8 @@ class Empirical:
         :raises ValueError: no values; a value or weight that is negative or not finite; weights of another number or
             that sum to nothing; a size that is not positive and finite
         """
-        observed = np.asarray(list(values), dtype=np.float64)
-        weighed = np.ones_like(observed) if weights is None else np.asarray(list(weights), dtype=np.float64)
+        observed = _floats(values)
+        weighed = np.ones_like(observed) if weights is None else _floats(weights)
         if not observed.size:
             raise ValueError("an empirical prior needs at least one observed value")
         if not (np.isfinite(observed).all() and (observed >= 0).all()):
@@ -64,7 +68,7 @@ class Empirical:
         order = np.argsort(observed, kind="stable")
         observed, weighed = observed[order], weighed[order]
         size = float(1 / np.square(weighed).sum()) if size is None else size
-        if not 0 < size < math.inf:
+        if not (is_finite(size) and size > 0):
             raise ValueError(f"a size of {size} values is not positive and finite")
         set_field = object.__setattr__
         set_field(self, "values", tuple(observed.tolist()))
@@ -81,10 +85,12 @@ class Empirical:
 
     def cdf(self, value: float) -> float:
         """Share of the values that are at most `value`."""
+        value = checked_value(value)
         return 1 - self._at_least[bisect_right(self.values, value)]
 
     def survival(self, value: float) -> float:
         """Share that pays a price of `value`: those at least as high (so it and `cdf` share an atom)."""
+        value = checked_value(value)
         return self._at_least[bisect_left(self.values, value)]
 
     def quantile(self, probability: float) -> float:
@@ -106,7 +112,7 @@ class Empirical:
 
         :raises ValueError: a cost that is negative or not finite
         """
-        if not 0 <= cost < math.inf:
+        if not (is_finite(cost) and cost >= 0):
             raise ValueError(f"a cost of {cost} is no amount of money")
         values, share = np.asarray(self.values), np.asarray(self._at_least[:-1])
         doubt = np.sqrt(share * (1 - share) / self.size)
@@ -118,3 +124,8 @@ class Empirical:
             return self.values[best]
         above = bisect_right(self.values, cost)
         return self.values[above] if above < len(self.values) else float(cost)
+
+
+def _floats(numbers: Iterable[float]) -> NDArray[np.float64]:
+    """The numbers as floats, infinite where no float holds one."""
+    return np.asarray([number if is_finite(number) else math.inf for number in numbers], dtype=np.float64)

@@ -16,9 +16,10 @@ import heapq
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from p2pmarket.limits import MAX_AMOUNT
+from p2pmarket.pricing.amounts import is_finite
 from p2pmarket.units import CREDIT
 
 MAX_COST = MAX_AMOUNT / CREDIT
@@ -32,7 +33,10 @@ _HALVINGS = 10_000
 
 
 class Belief(Protocol):
-    """What a seller believes about the highest price a buyer would pay, in credits, as a distribution."""
+    """What a seller believes about the highest price a buyer would pay, in credits, as a distribution.
+
+    Values outside the support, infinite ones too, have a probability; NaN has none and raises ValueError.
+    """
 
     @property
     def support(self) -> tuple[float, float]:
@@ -58,11 +62,25 @@ class Belief(Protocol):
         """
 
 
+@runtime_checkable
 class Prior(Belief, Protocol):
     """A belief that is spread smoothly; one of observed values (`Empirical`) is a `Belief` alone."""
 
     def density(self, value: float) -> float:
         """F'; 0 outside the support."""
+
+
+def checked_value(value: float) -> float:
+    """The value as a float; an integer beyond the largest float as infinite.
+
+    :raises ValueError: NaN, which no probability belongs to
+    """
+    if value != value:
+        raise ValueError("a value of nan has no probability; ask about a number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def check_cost(cost: float) -> None:
@@ -78,8 +96,8 @@ def check_probability(probability: float) -> None:
 
 
 def check_interval(name: str, low: float, high: float, *, endless: bool = False) -> None:
-    """:raises ValueError: not 0 <= low < high, or high infinite where that is not allowed"""
-    if not 0 <= low < high or (math.isinf(high) and not endless):
+    """:raises ValueError: not 0 <= low < high, or an end that no float holds; `endless` allows high to be infinite"""
+    if not (is_finite(low) and (is_finite(high) or (endless and high == math.inf)) and 0 <= low < high):
         raise ValueError(f"a {name} needs 0 <= low < high{'' if endless else ', finite'}, not {low} ... {high}")
 
 
@@ -130,6 +148,6 @@ def to_ask(reserve: float) -> int:
 
     :raises ValueError: negative or not finite
     """
-    if not (math.isfinite(reserve) and reserve >= 0):
+    if not 0 <= reserve < math.inf:
         raise ValueError(f"a reserve of {reserve} credits is no amount of money")
     return min(MAX_AMOUNT, math.ceil(Fraction(reserve) * CREDIT))
