@@ -27,7 +27,7 @@ ENOUGH_DISK_BYTES = 1024**3
 def doctor(given: argparse.Namespace) -> int:
     """Exit code 0 when every check passed, 1 otherwise."""
     access = settings_from(MarketAccess, given)
-    checks = {"versions": _versions, "identity": _identity, "disk": _disk, "device": _device}
+    checks = {"versions": _versions, "identity": _identity, "disk": _disk, "device": _device, "brokers": _brokers}
     rows = [_try(name, check, access) for name, check in checks.items()]
     rows += asyncio.run(_network(access))
     print_rows(rows, as_json=access.json, title="doctor", empty="")
@@ -69,6 +69,22 @@ def _device(access: MarketAccess) -> str:
     if torch.cuda.is_available():
         return f"GPU: {torch.cuda.get_device_name(0)}"
     return "CPU (torch sees no GPU; a broker appraises on the CPU, which is fine for small models)"
+
+
+def _brokers(access: MarketAccess) -> str:
+    """Whom the agent of this folder trades with no more."""
+    from p2pmarket.crypto.keys import Identity
+    from p2pmarket.ledger.agent_book import distrust_sentence
+    from p2pmarket.ledger.agent_journal import AgentJournal
+
+    path = access.folder / "journal.sqlite"
+    if not path.exists():
+        return "no agent has traded from here"
+    with AgentJournal.open(path, Identity.load(access.identity_file).peer_id) as journal:
+        distrusted = journal.distrusted()
+    if distrusted:
+        raise MarketError("; ".join(distrust_sentence(broker, reason) for broker, reason in distrusted.items()))
+    return "none is distrusted"
 
 
 async def _network(access: MarketAccess) -> list[Row]:
