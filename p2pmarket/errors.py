@@ -9,6 +9,7 @@
     |   +-- DataError                a data file
     |   +-- ModelError               a model that cannot be built or does not match the terms
     |   +-- IdentityError            an identity file that cannot be read
+    |   +-- StrategyFault            a strategy of the caller's own that fails, or names no amount
     +-- MachineFault             exit 3   this machine
     |   +-- PortInUse                the address to listen on is taken
     |   +-- IdentityInUse            another running peer has the same identity
@@ -87,6 +88,15 @@ class IdentityError(UserFault):
     """An identity file cannot be read."""
 
     code = "bad-identity"
+
+
+class StrategyFault(UserFault):
+    """A strategy of the caller's own raised, or named something that is no amount.
+
+    It costs a visit to the market, never training: an agent says it in a result instead of raising it.
+    """
+
+    code = "bad-strategy"
 
 
 class MachineFault(MarketError):
