@@ -58,6 +58,15 @@ def format_credits(micro: int) -> str:
     return f"{sign}{whole}.{decimals}"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """How many there are of what, in words; `many` where it is more than an s longer.
+
+    >>> counted(1, "problem"), counted(0, "problem"), counted(2, "leaf", "leaves")
+    ('1 problem', '0 problems', '2 leaves')
+    """
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def format_bytes(count: float) -> str:
     """A size as a person reads it, in binary units.
 

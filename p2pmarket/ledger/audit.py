@@ -219,7 +219,10 @@ def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
     if found != APPLICATION_ID:
         raise JournalDamaged(f"{path} is another program's file, not a broker's ledger")
     if version != VERSION:
-        raise JournalDamaged(f"{path} is a ledger of version {version} and this program reads version {VERSION}")
+        raise JournalDamaged(
+            f"{path} is a ledger of version {version} and this program reads version {VERSION}"
+            + ("; upgrade p2pmarket to open it" if version > VERSION else "")
+        )
     for (problem,) in connection.execute("PRAGMA integrity_check"):
         if problem != "ok" and not problem.startswith(BROKEN_RULE):
             raise JournalDamaged(f"{path} is damaged ({problem}); keep it, and look for a good copy")

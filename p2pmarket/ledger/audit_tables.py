@@ -16,6 +16,7 @@ from p2pmarket.errors import PeerFault
 from p2pmarket.ledger.fold import Fold
 from p2pmarket.ledger.trade import APPRAISED, DELIVERED, LAPSED, QUOTED, REFUNDED, SUBMITTED, UNMATCHED
 from p2pmarket.messages import Checkpoint
+from p2pmarket.units import counted
 
 OPEN_TRADE_HOLDS = {
     SUBMITTED: (False, False),
@@ -66,7 +67,7 @@ def _check_head(connection: sqlite3.Connection, fold: Fold) -> Iterator[str]:
         return
     size, peaks, minted = row
     if size != fold.size or peaks != b"".join(hashed for _, hashed in fold.peaks):
-        yield f"the stored head is of {size} leaves and does not fit the {fold.size} leaves that are there"
+        yield f"the stored head is of {counted(size, 'leaf', 'leaves')} and does not fit the {fold.size} that are there"
     if minted != fold.minted:
         yield f"the head counts {minted} micro-credits issued and the leaves {fold.minted}"
 
@@ -84,7 +85,8 @@ def _check_checkpoint(connection: sqlite3.Connection, fold: Fold) -> Iterator[st
     if (checkpoint.market, checkpoint.broker) != (fold.market, fold.broker):
         yield "the checkpoint is of another broker or market"
     if (checkpoint.size, checkpoint.root) != (fold.size, fold.root) or row[0] != fold.size:
-        yield f"the checkpoint signs {checkpoint.size} leaves and is not the head of the {fold.size} there are"
+        signed = counted(checkpoint.size, "leaf", "leaves")
+        yield f"the checkpoint signs {signed} and is not the head of the {fold.size} there are"
 
 
 def _check_balances(connection: sqlite3.Connection, fold: Fold) -> Iterator[str]:

@@ -15,6 +15,7 @@ from p2pmarket.crypto.signing import type_of, verify
 from p2pmarket.errors import PeerFault
 from p2pmarket.ledger.fold import Fold, Problem
 from p2pmarket.messages import Checkpoint, Receipt
+from p2pmarket.units import counted
 
 
 class Outside(NamedTuple):
@@ -70,21 +71,21 @@ def compare(fold: Fold, outside: Sequence[Outside]) -> list[Problem]:
         other = seen.setdefault(held.size, held)
         if other.root != held.root:
             problems.append(
-                Problem("two-logs", f"{other.name} and {held.name} are two logs of {held.size} leaves, both signed")
+                Problem("two-logs", f"{other.name} and {held.name} are two logs of {_leaves(held.size)}, both signed")
             )
         if held.size > fold.size:
             problems.append(
                 Problem(
                     "cut",
-                    f"the broker signed a log of {held.size} leaves ({held.name}) and this one has {fold.size}: it was "
-                    "cut, or is an older copy",
+                    f"the broker signed a log of {_leaves(held.size)} ({held.name}) and this one has {fold.size}: it "
+                    "was cut, or is an older copy",
                 )
             )
         elif fold.roots.get(held.size) != held.root:
             problems.append(
                 Problem(
                     "rewritten",
-                    f"the broker signed other first {held.size} leaves ({held.name}) than are in this log: it was "
+                    f"the broker signed a log of {_leaves(held.size)} ({held.name}) that this one does not continue: it was "
                     "rewritten",
                 )
             )
@@ -93,6 +94,10 @@ def compare(fold: Fold, outside: Sequence[Outside]) -> list[Problem]:
                 Problem("rewritten", f"the broker signed a settlement ({held.name}) that is not in its log")
             )
     return problems
+
+
+def _leaves(count: int) -> str:
+    return counted(count, "leaf", "leaves")
 
 
 def _has(fold: Fold, receipt: Receipt) -> bool:

@@ -13,7 +13,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from audit_examples import honest, rebuild
+from audit_examples import SignedBench, honest, rebuild
 from ledger_examples import MARKET
 from tampering_kinds import (
     TAMPERINGS,
@@ -41,6 +41,7 @@ from p2pmarket.ledger.audit_words import FILE_CHECKS, WORD_CHECKS
 from p2pmarket.ledger.fold import LEAVES, Fold, read_leaf
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.leaves import Granted, pack, unpack
+from p2pmarket.ledger.schema import VERSION
 from p2pmarket.ledger.trade import STATES
 from p2pmarket.messages import Checkpoint, Done
 
@@ -291,6 +292,27 @@ def test_a_write_that_a_kill_cut_off_is_told(bases: list[Base], tmp_path: Path) 
         audit_file(killed)
     Ledger.open(killed, bench.broker, MARKET, bench.clock).close()
     assert audit_file(killed).ok
+
+
+@pytest.mark.parametrize("version, words", [(VERSION + 1, "upgrade p2pmarket to open it"), (0, f"version {VERSION}$")])
+def test_a_ledger_of_another_version_is_told(version: int, words: str, bases: list[Base], tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    shutil.copy(bases[0].bench.path, path)
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    for look in (lambda: audit_file(path), lambda: salvage_file(path, None, [])):
+        with pytest.raises(JournalDamaged, match=f"is a ledger of version {version} .*{words}"):
+            look()
+
+
+def test_one_leaf_is_not_leaves(tmp_path: Path) -> None:
+    bench = SignedBench(tmp_path / "ledger.sqlite")
+    bench.ledger.open_account(bench.buyer.peer_id, 5)
+    bench.ledger.close()
+    words = Checkpoint(MARKET, bench.broker.peer_id, 1, bytes(32), 1)
+    (problem,) = audit_file(bench.path, None, [("held", sign(bench.broker, words))]).problems
+    assert "a log of 1 leaf (held) that this one does not continue" in problem
 
 
 def test_what_strangers_show_proves_nothing(bases: list[Base]) -> None:
