@@ -92,6 +92,16 @@ async def test_a_buyer_that_stops_raising_declines_and_owes_nothing(open_market:
         await in_order(market, 2)
 
 
+async def test_a_revision_beyond_a_limit_ends_the_trade_at_once(open_market: OpenMarket) -> None:
+    async with open_market(rounds="continuous", max_revisions=3, spend_per_day="2") as market:
+        _, buyer = await seller_and_buyer(market, selling(6, 6, 6), buying(1, 3))
+        result = await buyer.trade(left())
+        assert result.bought == () and "refused" in result.note
+        assert await states(market) == {"declined": 1}
+        assert await buyer._journal.run(lambda journal: journal.spent(0)) == 0
+        await in_order(market, 2)
+
+
 async def test_default_agents_do_not_haggle_whatever_the_terms_allow(open_market: OpenMarket) -> None:
     async with open_market(rounds="continuous", max_revisions=5, ask_seconds=3600) as market:
         _, buyer = await seller_and_buyer(market, Strategy(buy=False, reserve=9 * CREDIT), Strategy(sell=False))
@@ -200,6 +210,8 @@ async def test_a_competitor_learns_from_others_and_nobody_makes_its_own_price(op
     async with open_market(rounds="continuous", rule="posted", clock=lambda: now[0]) as market:
         seller = await market.start_agent("seller", Competitive(buy=False, highest_value=18 * CREDIT))
         buyer = await market.start_agent("buyer", Strategy(sell=False, credits_per_gain=CREDIT))
+        other = await market.start_agent("other", Strategy(sell=False, credits_per_gain=1000 * CREDIT))
+        await other.ready()
         for visit in range(13):
             if visit == 6:  # who bids is the same one to the broker's next process
                 await market.stop_broker()
@@ -210,7 +222,6 @@ async def test_a_competitor_learns_from_others_and_nobody_makes_its_own_price(op
         asks = await seller._journal.run(AgentJournal.asks, market.running.peer_id)
         assert [ask.amount for ask in asks] == [9 * CREDIT] * 13 and len({ask.buyer for ask in asks}) == 1
         await seller.trade(right())
-        other = await market.start_agent("other", Strategy(sell=False, credits_per_gain=1000 * CREDIT))
         (purchase,) = (await other.trade(left())).bought
         assert purchase.price < 8 * CREDIT, "posted: it pays the ask"
         await seller.trade(right())
@@ -218,7 +229,7 @@ async def test_a_competitor_learns_from_others_and_nobody_makes_its_own_price(op
         (sale,) = [past for past in known.past if past.price is not None]
         word = await seller._journal.run(AgentJournal.buyers, market.running.peer_id)
         assert sale.buyer == word[other.peer_id].hex(), "refused or sold, a buyer has one name"
-        assert [past.buyer for past in known.past if past.price is None] == [asks[0].buyer.hex()] * 13
+        assert [past.buyer for past in known.past if past.price is None] == [(asks[0].buyer or b"").hex()] * 13
         await in_order(market, 3)
 
 
