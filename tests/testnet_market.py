@@ -22,7 +22,7 @@ import torch
 from peers import eventually
 from torch import Tensor
 
-from p2pmarket.cli.ledger import open_ledger
+from p2pmarket.cli.books import open_ledger
 from p2pmarket.ledger.trade import STATES
 from p2pmarket.models import build_model
 from p2pmarket.node.sidecar import read_checkpoint, write_checkpoint

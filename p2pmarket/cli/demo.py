@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from p2pmarket.cli.books import open_ledger
 from p2pmarket.cli.demo_report import AgentCurve, Outcome, results_table, write_report
-from p2pmarket.cli.ledger import open_ledger
 from p2pmarket.cli.listings import broker_trades
 from p2pmarket.errors import MachineFault, MarketError, SettingsError, UserFault
 from p2pmarket.events import Event

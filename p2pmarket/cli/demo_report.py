@@ -13,7 +13,7 @@ from rich.table import Table
 
 from p2pmarket.events import Event
 from p2pmarket.files import disk_errors, write_whole
-from p2pmarket.units import CREDIT
+from p2pmarket.units import CREDIT, format_credits
 
 
 @dataclasses.dataclass
@@ -61,7 +61,7 @@ class Outcome:
     @property
     def conclusion(self) -> str:
         """The outcome in a sentence or two."""
-        moved = sum(float(trade["price"]) for trade in self.settled)
+        moved = sum(trade["price"] for trade in self.settled) / CREDIT
         ledger = "the ledger verifies" if self.ledger_verified else f"THE LEDGER DOES NOT VERIFY: {self.problems[0]}"
         return (
             f"{len(self.settled)} trades settled, {moved:.2f} credits moved, "
@@ -69,14 +69,14 @@ class Outcome:
         )
 
     def summary(self) -> dict[str, Any]:
-        """The outcome for scripts: accuracies in percent, money in credits."""
+        """The outcome for scripts: accuracies in percent, money in micro-credits."""
         return {
             "agents": {
                 curve.name: {"alone": round(curve.alone[-1], 2), "market": round(curve.market[-1], 2)}
                 for curve in self.curves
             },
             "trades": len(self.settled),
-            "settled_credits": round(sum(float(trade["price"]) for trade in self.settled), 6),
+            "settled": sum(trade["price"] for trade in self.settled),
             "ledger_verified": self.ledger_verified,
             "seconds": round(self.seconds, 1),
         }
@@ -108,7 +108,7 @@ def write_report(folder: Path, outcome: Outcome) -> Path:
     """
     with disk_errors("the report", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _write_csv(folder / "trades.csv", outcome.trades)
+        _write_csv(folder / "trades.csv", [_in_credits(trade) for trade in outcome.trades])
         _write_csv(
             folder / "curves.csv",
             [
@@ -121,6 +121,11 @@ def write_report(folder: Path, outcome: Outcome) -> Path:
     write_whole(folder / "summary.json", json.dumps(summary, indent=2).encode() + b"\n", "the report")
     _plot(folder / "curves.png", outcome)
     return folder
+
+
+def _in_credits(trade: Mapping[str, Any]) -> dict[str, Any]:
+    amounts = {name: trade[name] for name in ("price", "fee") if trade[name] is not None}
+    return {**trade, **{name: format_credits(micro) for name, micro in amounts.items()}}
 
 
 def _write_csv(path: Path, rows: Any) -> None:

@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from p2pmarket.cli.ledger import brief, moment, open_ledger, write_text
+from p2pmarket.cli.books import brief, moment, open_ledger, write_text
 from p2pmarket.cli.ledger import export as export_ledger
 from p2pmarket.cli.roles import settings_from
-from p2pmarket.cli.show import print_rows, short
+from p2pmarket.cli.show import print_rows, printable, short
 from p2pmarket.errors import SettingsError
-from p2pmarket.files import private_folder
+from p2pmarket.files import private_folder, write_whole
 from p2pmarket.settings import MarketAccess
-from p2pmarket.units import format_credits
 
 Row = dict[str, Any]
 
@@ -36,7 +35,9 @@ def offers(given: argparse.Namespace) -> int:
 
 def trades(given: argparse.Namespace) -> int:
     """One's own trades, the newest first, and on stderr the brokers that are not traded with any more."""
+    _check_flags(given)
     folder: Path = given.state.expanduser()
+    files: dict[str, bytes] = {}
     warnings: list[str] = []
     if (folder / "ledger.sqlite").exists():
         if given.export:
@@ -46,21 +47,42 @@ def trades(given: argparse.Namespace) -> int:
         if given.export:
             return _export_journal(folder, given.export, given.out)
         rows, receipts = _agent_trades(folder)
-        warnings = _warnings(folder, given.receipts)
-        if given.receipts is not None:
-            _write_checkpoints(folder, private_folder(given.receipts.expanduser()), receipts.values())
+        warnings, files = _distrusted(folder)
+        files |= _checkpoints(folder, receipts.values())
     else:
         raise SettingsError(f"{folder} holds neither an agent's journal nor a broker's ledger; name it with --state")
     if given.receipts is not None:
-        target = private_folder(given.receipts.expanduser())
-        for trade, receipt in receipts.items():
-            (target / f"{trade}.receipt").write_bytes(receipt)
+        _write_files(given.receipts, {f"{trade}.receipt": receipt for trade, receipt in receipts.items()}, files)
     if not given.json:
         rows = [_shortened(row) for row in rows]
-    print_rows(rows, as_json=given.json, title="trades", empty="no trades yet")
+    print_rows(rows, as_json=given.json, title="trades", empty="no trades yet", amounts=("price", "fee"))
     for warning in warnings:
-        print(warning, file=sys.stderr)
+        print(printable(warning), file=sys.stderr)
     return 0
+
+
+def _check_flags(given: argparse.Namespace) -> None:
+    """:raises SettingsError: flags that would do nothing"""
+    if given.out is not None and not given.export:
+        raise SettingsError("--out says where an export goes; say also --export csv or --export beancount")
+    if given.export and given.json:
+        raise SettingsError("--export writes CSV or beancount and no JSON; leave --json or --export out")
+    if given.export and given.receipts is not None:
+        raise SettingsError("--export and --receipts are two commands; give one of them at a time")
+
+
+def _write_files(receipts: Path, *groups: dict[str, bytes]) -> None:
+    """Writes files to a folder and says on stderr how many of which kind.
+
+    :raises DiskFull, MachineFault: they cannot be written
+    """
+    target = private_folder(receipts.expanduser())
+    files = {name: data for group in groups for name, data in group.items()}
+    for name, data in files.items():
+        write_whole(target / name, data, "what is signed")
+    endings = [name.rpartition(".")[2] for name in files]
+    counted = [f"{endings.count(kind)} {kind}s" for kind in sorted({"receipt", *endings}, reverse=True)]
+    print(f"wrote {' and '.join(counted)} to {printable(str(receipts))}", file=sys.stderr)
 
 
 def _export_journal(folder: Path, format: str, out: Path | None) -> int:
@@ -76,8 +98,8 @@ def _export_journal(folder: Path, format: str, out: Path | None) -> int:
     return 0
 
 
-def _write_checkpoints(folder: Path, target: Path, receipts: Iterable[bytes]) -> None:
-    """Beside an agent's receipts the largest checkpoint that it holds of each log they are of."""
+def _checkpoints(folder: Path, receipts: Iterable[bytes]) -> dict[str, bytes]:
+    """The largest checkpoint that an agent holds of each log that its receipts are of, by file name."""
     from p2pmarket.crypto.keys import Identity
     from p2pmarket.crypto.signing import verify
     from p2pmarket.ledger.agent_journal import AgentJournal
@@ -86,8 +108,7 @@ def _write_checkpoints(folder: Path, target: Path, receipts: Iterable[bytes]) ->
     markets = sorted({verify(data, Receipt, signer=None).market for data in receipts})
     with AgentJournal.open(folder / "journal.sqlite", Identity.load(folder / "identity.key").peer_id) as journal:
         heads = [found for market in markets for found in journal.shareable_heads(market, limit=1000)]
-    for broker, head in heads:
-        (target / f"{broker}-{head.size}.checkpoint").write_bytes(head.body)
+    return {f"{broker}-{head.size}.checkpoint": head.body for broker, head in heads}
 
 
 def _shortened(row: Row) -> Row:
@@ -149,7 +170,7 @@ def _agent_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:
             "role": row.role,
             "partner": row.partner,
             "gain": row.gain,
-            "price": format_credits(row.price) if row.receipt else None,
+            "price": row.price if row.receipt else None,
             "stage": row.stage,
             "reason": row.reason,
         }
@@ -158,8 +179,8 @@ def _agent_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:
     return rows, {row.trade.hex(): row.receipt for row in found if row.receipt}
 
 
-def _warnings(folder: Path, target: Path | None) -> list[str]:
-    """Whom the agent does not trade with any more, and why; what shows it goes into files of `target`, where named."""
+def _distrusted(folder: Path) -> tuple[list[str], dict[str, bytes]]:
+    """Whom the agent does not trade with any more, and why; and what shows it, by file name."""
     from p2pmarket.crypto.keys import Identity
     from p2pmarket.crypto.signing import type_of
     from p2pmarket.ledger.agent_book import distrust_sentence
@@ -168,12 +189,12 @@ def _warnings(folder: Path, target: Path | None) -> list[str]:
     identity = Identity.load(folder / "identity.key")
     with AgentJournal.open(folder / "journal.sqlite", identity.peer_id) as journal:
         distrusted, evidence = journal.distrusted(), journal.evidence()
-    if target is not None:
-        place = private_folder(target.expanduser())
-        for number, case in enumerate(evidence, 1):
-            for part, body in enumerate(case.bodies, 1):
-                (place / f"evidence-{number}-{part}.{type_of(body)}").write_bytes(body)
-    return [f"warning: {distrust_sentence(broker, reason)}" for broker, reason in distrusted.items()]
+    files = {
+        f"evidence-{number}-{part}.{type_of(body)}": body
+        for number, case in enumerate(evidence, 1)
+        for part, body in enumerate(case.bodies, 1)
+    }
+    return [f"warning: {distrust_sentence(broker, reason)}" for broker, reason in distrusted.items()], files
 
 
 def broker_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:
@@ -193,8 +214,8 @@ def broker_trades(folder: Path) -> tuple[list[Row], dict[str, bytes]]:
                 "seller": row.seller,
                 "gain": report.gain if report else None,
                 "merit": report.merit if report else None,
-                "price": format_credits(row.price) if row.receipt else None,
-                "fee": format_credits(row.fee) if row.receipt else None,
+                "price": row.price if row.receipt else None,
+                "fee": row.fee if row.receipt else None,
                 "state": row.state,
                 "reason": row.reason,
             }

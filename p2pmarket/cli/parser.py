@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING
 from p2pmarket import __version__
 from p2pmarket.options import add_flag, add_flags
 from p2pmarket.settings import BrokerSettings, MarketAccess, NodeSettings, PeerSettings
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -22,7 +26,7 @@ _EXIT_CODES = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="p2pmarket",
         description="A peer-to-peer market where organisations that train models apart trade parameters.",
         epilog=_EXIT_CODES,
@@ -53,6 +57,15 @@ def build_parser() -> argparse.ArgumentParser:
     _config(commands)
     _inspect(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse drops the error where help cannot be written."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        stream = file or sys.stderr
+        if message and stream is not None:
+            stream.write(message)
 
 
 def load_command(given: argparse.Namespace) -> Command:
@@ -120,7 +133,7 @@ def _trades(commands: Commands) -> None:
     _state(trades, "~/.p2pmarket/node")
     trades.add_argument("--receipts", type=Path, metavar="FOLDER", help="write every receipt to this folder")
     trades.add_argument("--export", choices=("csv", "beancount"), help="write what was settled for other programs")
-    trades.add_argument("--out", type=Path, metavar="FILE", help="where an export goes (default: stdout)")
+    trades.add_argument("--out", type=Path, metavar="FILE", help="a new file for the export (default: stdout)")
     _json(trades)
 
 
@@ -136,7 +149,8 @@ def _ledger(commands: Commands) -> None:
         ("export", "every movement of money for spreadsheets or double-entry books"),
         ("salvage", "what agents' receipts tell that an old copy of the ledger has forgotten"),
     ):
-        action = _command(actions, name, f"ledger:{name}", help_text)
+        module = "audit" if name in ("audit", "salvage") else "ledger"
+        action = _command(actions, name, f"{module}:{name}", help_text)
         _state(action, "~/.p2pmarket/broker")
         if name != "export":
             _json(action)
@@ -158,7 +172,7 @@ def _ledger(commands: Commands) -> None:
             action.add_argument("receipts", type=Path, nargs="+", metavar="RECEIPTS", help="files, or folders of them")
         if name == "export":
             action.add_argument("--format", choices=("csv", "beancount"), required=True)
-            action.add_argument("--out", type=Path, metavar="FILE", help="where to (default: stdout)")
+            action.add_argument("--out", type=Path, metavar="FILE", help="a new file (default: stdout)")
 
 
 def _verify(commands: Commands) -> None:

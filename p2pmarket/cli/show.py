@@ -1,10 +1,14 @@
-"""How things are shown: events as JSON lines or sentences, rows as tables or JSON."""
+"""How things are shown: events as JSON lines or sentences, rows as tables or JSON.
+
+A person sees no character that steers a terminal, whoever wrote the text: such characters are written out. Programs
+read texts as they are, and every amount as an integer of micro-credits.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from p2pmarket.events import Emit, Event
@@ -28,11 +32,27 @@ def emitter(as_json: bool) -> Emit:
 def sentence(event: Event) -> str:
     """An event in words; empty for those that say nothing to a person."""
     words = _SENTENCES.get(event["event"])
-    return words(event) if words else ""
+    return words(_printable_in(event)) if words else ""
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str, empty: str) -> None:
-    """Rows as one JSON array or as a table; `empty` is said where there are none."""
+def printable(text: str) -> str:
+    """A text that does nothing to the terminal it is shown on: what is no printable character is written out.
+
+    >>> printable("red \\x1b[31m")
+    'red \\\\x1b[31m'
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def print_rows(
+    rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str, empty: str, amounts: Collection[str] = ()
+) -> None:
+    """Rows as one JSON array or as a table; `empty` is said where there are none.
+
+    :param amounts: columns of micro-credits; the table shows them in credits, with as many decimals in all its rows
+    """
     if as_json:
         print(json.dumps([dict(row) for row in rows]))
         return
@@ -42,19 +62,44 @@ def print_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str, 
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name, value in rows[0].items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        table.add_column(name.replace("_", " "), justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(_cell, row.values()))
+    table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in rows[0]:
+        right = name in amounts or any(_is_number(row[name]) for row in rows)
+        table.add_column(name.replace("_", " "), justify="right" if right else "left", overflow="fold")
+    columns = [
+        _aligned([row[name] for row in rows]) if name in amounts else [_cell(row[name]) for row in rows]
+        for name in rows[0]
+    ]
+    for cells in zip(*columns, strict=True):
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
 
 
 def short(peer: str) -> str:
     """A peer id as people compare it: its last eight characters, as all begin alike."""
     return f"...{peer[-8:]}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _aligned(column: Sequence[int | None]) -> list[str]:
+    """Amounts in credits, their points below one another; empty where there is none."""
+    texts = ["" if micro is None else format_credits(micro) for micro in column]
+    decimals = max(len(text.partition(".")[2]) for text in texts)
+    return [text and text.ljust(text.index(".") + 1 + decimals, "0") for text in texts]
+
+
+def _printable_in(value: Any) -> Any:
+    """The same with every text in it `printable`."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {name: _printable_in(inner) for name, inner in value.items()}
+    return [_printable_in(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _cell(value: object) -> str:

@@ -30,7 +30,7 @@ def check_outcome(ended: subprocess.CompletedProcess[str], report: Path) -> dict
     """The demonstration's last line, after a look at its report."""
     assert ended.returncode == 0, ended.stderr
     outcome = json.loads(ended.stdout.splitlines()[-1])
-    assert outcome.keys() == {"agents", "trades", "settled_credits", "ledger_verified", "seconds"}
+    assert outcome.keys() == {"agents", "trades", "settled", "ledger_verified", "seconds"}
     assert outcome["agents"].keys() == {"A", "B"}
     for agent in outcome["agents"].values():
         assert agent.keys() == {"alone", "market"}
@@ -44,7 +44,7 @@ def check_outcome(ended: subprocess.CompletedProcess[str], report: Path) -> dict
 def test_demo_on_digits(tmp_path):
     outcome = check_outcome(run("demo", "--rounds", 8, "--json", "--report", tmp_path / "report"), tmp_path / "report")
     assert outcome["trades"] >= 1
-    assert outcome["settled_credits"] > 0
+    assert outcome["settled"] > 0
     for agent in outcome["agents"].values():
         assert agent["market"] > agent["alone"]
 

@@ -15,7 +15,7 @@ from p2pmarket.cli.demo_report import AgentCurve, Outcome, results_table, write_
 from p2pmarket.errors import MachineFault
 from p2pmarket.units import CREDIT
 
-TRADE = {"trade": "ab", "buyer": "a-id", "seller": "b-id", "price": "2.50", "fee": "0.02", "state": "delivered"}
+TRADE = {"trade": "ab", "buyer": "a-id", "seller": "b-id", "price": 2_500_000, "fee": 20_000, "state": "delivered"}
 DECLINED = {**TRADE, "trade": "cd", "price": None, "fee": None, "state": "declined"}
 
 
@@ -52,7 +52,7 @@ def test_the_summary_is_as_scripts_expect_it(outcome):
     assert outcome.summary() == {
         "agents": {"A": {"alone": 42.0, "market": 52.0}, "B": {"alone": 42.0, "market": 52.0}},
         "trades": 1,
-        "settled_credits": 2.5,
+        "settled": 2_500_000,
         "ledger_verified": True,
         "seconds": 12.3,
     }

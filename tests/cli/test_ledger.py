@@ -9,6 +9,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,42 @@ def run(state: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return command
 
 
-def test_balances_and_history(run: Run) -> None:
+def test_balances_and_history(run: Run, state: Path) -> None:
     balances = {row["account"]: row["balance"] for row in run("ledger", "balances")}
-    assert balances[AGENT.peer_id] == "8.00"
-    assert balances[SELLER.peer_id] == "12.00"
-    changes = [row["change"] for row in run("ledger", "history", "--peer", AGENT.peer_id)]
-    assert changes == ["10.00", "-2.00"]
+    assert balances[AGENT.peer_id] == 8 * CREDIT
+    assert balances[SELLER.peer_id] == 12 * CREDIT
+    rows = run("ledger", "history", "--peer", AGENT.peer_id)
+    assert [row["change"] for row in rows] == [10 * CREDIT, -2 * CREDIT]
+    assert [row["trade"] for row in rows] == [None, TRADE.hex()]
+    assert datetime.fromisoformat(rows[1]["time"]).timestamp() * 1000 == pytest.approx(settled_ms(state), abs=0.5)
+
+
+def settled_ms(state: Path) -> int:
+    """When the trade was settled, as its receipt says."""
+    broker = Identity.load(state / "identity.key")
+    with Ledger.open(state / "ledger.sqlite", broker, "digits") as ledger:
+        receipt = ledger.trade(TRADE).receipt
+    assert receipt is not None
+    return verify(receipt, Receipt, signer=broker.peer_id).settled_ms
+
+
+def test_every_amount_for_programs_is_whole_micro_credits_under_a_name_without_spaces(
+    run: Run, state: Path, tmp_path: Path
+) -> None:
+    run("trades", "--receipts", str(tmp_path / "held"))
+    answers = [
+        *run("ledger", "balances"), *run("ledger", "history"), *run("trades"),
+        run("ledger", "grant", AGENT.peer_id, "1"), run("ledger", "limit", AGENT.peer_id, "1"),
+        run("ledger", "audit"), run("ledger", "salvage", str(tmp_path / "held")),
+    ]  # fmt: skip
+    amounts = {"balance", "held", "day_limit", "change", "price", "fee", "granted", "issued"}
+    seen = set()
+    for answer in answers:
+        assert not [name for name in answer if " " in name]
+        for name in amounts & set(answer):
+            assert answer[name] is None or type(answer[name]) is int
+            seen.add(name)
+    assert seen == amounts
 
 
 def test_granting_shows_in_balance_and_history(run: Run) -> None:
@@ -80,12 +111,13 @@ def test_granting_shows_in_balance_and_history(run: Run) -> None:
         "account": AGENT.peer_id,
         "granted": 4_200_000,
         "balance": 12_200_000,
+        "new_account": False,
     }
     assert run("ledger", "history")[-1]["memo"] == "prize"
     assert run("ledger", "audit")["verified"] is True
 
 
-@pytest.mark.parametrize("amount", ["nonsense", "0.0000001", "nan", "1e40"])
+@pytest.mark.parametrize("amount", ["nonsense", "0.0000001", "nan", "inf", "1e400", "1_0", "0", "0.00"])
 def test_nonsense_is_not_granted(run: Run, amount: str) -> None:
     before = run("ledger", "history")
     assert run("ledger", "grant", AGENT.peer_id, amount, code=2)["code"] == "bad-settings"
@@ -103,11 +135,11 @@ def test_another_brokers_ledger_is_refused(run: Run, state: Path) -> None:
 
 def test_balances_show_what_is_held_and_the_limit(run: Run) -> None:
     rows = {row["account"]: row for row in run("ledger", "balances")}
-    assert (rows[SELLER.peer_id]["held"], rows[AGENT.peer_id]["held"]) == ("2.00", "0.00")
+    assert (rows[SELLER.peer_id]["held"], rows[AGENT.peer_id]["held"]) == (2 * CREDIT, 0)
     assert run("ledger", "limit", AGENT.peer_id, "4.50") == {"account": AGENT.peer_id, "day_limit": 4_500_000}
-    assert {row["account"]: row["day limit"] for row in run("ledger", "balances")}[AGENT.peer_id] == "4.50"
+    assert {row["account"]: row["day_limit"] for row in run("ledger", "balances")}[AGENT.peer_id] == 4_500_000
     assert run("ledger", "limit", AGENT.peer_id, "none")["day_limit"] is None
-    assert {row["day limit"] for row in run("ledger", "balances")} == {None}
+    assert {row["day_limit"] for row in run("ledger", "balances")} == {None}
     assert run("ledger", "audit")["verified"] is True
 
 
@@ -207,6 +239,7 @@ def test_export_of_a_ledger(
     assert main(["ledger", "export", "--format", format, "--state", str(state)]) == 0
     text = capsys.readouterr().out
     assert main(["ledger", "export", "--format", format, "--state", str(state), "--out", str(out)]) == 0
+    assert f"wrote {len(text.splitlines())} lines to {out}" in capsys.readouterr().err
     assert main(["trades", "--export", format, "--state", str(state)]) == 0
     assert capsys.readouterr().out == text
     assert out.read_bytes().decode() == text
@@ -214,10 +247,12 @@ def test_export_of_a_ledger(
     assert ("'=1+1" in text) == (format == "csv")
 
 
-def test_trades_of_a_broker(run: Run, state: Path, tmp_path: Path) -> None:
+def test_trades_of_a_broker(run: Run, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "receipts"
+    assert main(["trades", "--receipts", str(folder), "--state", str(state)]) == 0
+    assert f"wrote 1 receipts to {folder}" in capsys.readouterr().err
     (row,) = run("trades", "--receipts", str(folder))
-    assert (row["trade"], row["state"], row["price"], row["gain"]) == (TRADE.hex(), "settled", "2.00", 0.25)
+    assert (row["trade"], row["state"], row["price"], row["gain"]) == (TRADE.hex(), "settled", 2 * CREDIT, 0.25)
     assert (row["buyer"], row["seller"]) == (AGENT.peer_id, SELLER.peer_id)
     (receipt,) = folder.iterdir()
     broker = Identity.load(state / "identity.key")
@@ -256,7 +291,7 @@ def test_export_and_receipts_of_an_agent(state: Path, tmp_path: Path, capsys: py
     assert main(["trades", "--export", "beancount", "--state", str(folder)]) == 0
     assert "Income:Parameters  -2.000000 CREDIT" in capsys.readouterr().out
     assert main(["trades", "--receipts", str(held), "--state", str(folder), "--json"]) == 0
-    capsys.readouterr()
+    assert f"wrote 1 receipts and 1 checkpoints to {held}" in capsys.readouterr().err
     assert sorted(path.suffix for path in held.iterdir()) == [".checkpoint", ".receipt"]
     assert main(["ledger", "audit", "--state", str(state), "--receipts", str(held)]) == 0
     assert "2 shown from outside: all is well" in capsys.readouterr().out

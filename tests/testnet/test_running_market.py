@@ -86,7 +86,7 @@ async def test_listings_of_a_running_market(market: Market):
     assert sold["state"] == "delivered"
     paid = next(row for row in rows_of(agent_trades) if row["trade"] == purchase["trade"])
     assert (paid["role"], paid["partner"], paid["price"]) == ("buyer", market.peer_id("seller"), sold["price"])
-    assert {row["account"]: row["micro_credits"] for row in rows_of(balances)} == market.balances()
+    assert {row["account"]: row["balance"] for row in rows_of(balances)} == market.balances()
     assert json.loads(verified.out)["verified"] is True
 
 
