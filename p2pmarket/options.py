@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 PREFIX = "P2PMARKET_"
+DEFAULT = "default"
+"""Origin of a setting that nobody gave."""
 
 
 def option(
@@ -209,7 +211,7 @@ def resolve(
         elif name in table:
             raw, origin = table[name], f"{name} in {config}"
         else:
-            origins[name] = "default"
+            origins[name] = DEFAULT
             continue
         values[name] = _parse(field, raw, origin)
         origins[name] = origin

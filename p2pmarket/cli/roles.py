@@ -35,10 +35,10 @@ def run_peer(given: argparse.Namespace) -> int:
 
 def run_node(given: argparse.Namespace) -> int:
     """`p2pmarket node`."""
-    settings = settings_from(NodeSettings, given)
+    settings, origins = resolve(NodeSettings, vars(given), os.environ, getattr(given, "config", None))
     from p2pmarket.node.service import run_node as run
 
-    asyncio.run(run(settings, emitter(settings.json)))
+    asyncio.run(run(settings, emitter(settings.json), origins))
     return 0
 
 

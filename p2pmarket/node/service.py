@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 import torch
@@ -31,13 +31,14 @@ from p2pmarket.settings import NodeSettings
 WRITE_AGAIN_SECONDS = 2.0
 
 
-async def run_node(settings: NodeSettings, emit: Emit) -> None:
+async def run_node(settings: NodeSettings, emit: Emit, origins: Mapping[str, str] | None = None) -> None:
     """Runs until training is done, or until SIGINT or SIGTERM.
 
+    :param origins: where each setting came from (options.resolve), so that none given by hand is passed over
     :raises MarketError: something could not be started; says what and what to do
     """
     work = _choose(settings)
-    strategy = strategy_of(settings)
+    strategy = strategy_of(settings, origins)
     data = {name: load_dataset(source, allow_import=True) for name, source in _sources(settings).items()}
     async with joined(settings, strategy) as agent:
         terms = await agent.ready()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import types
+from typing import Any
 
 import pytest
 from test_strategy import report
@@ -12,11 +14,12 @@ from test_strategy import report
 from p2pmarket.errors import SettingsError
 from p2pmarket.messages import AskRequest, Unmatched
 from p2pmarket.node.strategies.budgeted import Budgeted
-from p2pmarket.node.strategies.choosing import STRATEGIES, strategy_of
+from p2pmarket.node.strategies.choosing import STRATEGIES, UNUSED, strategy_of
 from p2pmarket.node.strategies.collaborative import Collaborative
 from p2pmarket.node.strategies.competitive import Competitive, before_fee, observed
 from p2pmarket.node.strategies.paper import PaperSeller
 from p2pmarket.node.strategy import Knowledge, PastAsk, Strategy, Wallet
+from p2pmarket.options import resolve
 from p2pmarket.pricing.history import LEVELS_PPM, PriceStatistics
 from p2pmarket.settings import NodeSettings
 from p2pmarket.units import CREDIT
@@ -239,10 +242,49 @@ class Own(Strategy):
     """An operator's own."""
 
 
+class Bare(Strategy):
+    """An __init__ of its own, without arguments."""
+
+    def __init__(self) -> None:
+        super().__init__(reserve=7)
+
+
+class Picky(Strategy):
+    """Takes one knob."""
+
+    def __init__(self, reserve: int = 0) -> None:
+        super().__init__(reserve=2 * reserve)
+
+
+class Open(Strategy):
+    """Passes on what it is given."""
+
+    def __init__(self, **knobs: Any) -> None:
+        super().__init__(**{**knobs, "minimum_gain": 1.0})
+
+
+class Broken(Strategy):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise ZeroDivisionError("a bug")
+
+
 @pytest.fixture
 def own_module(monkeypatch: pytest.MonkeyPatch) -> str:
     module = types.ModuleType("own_strategies")
-    vars(module).update(Own=Own, Needy=Needy, made=Own(reserve=9), number=3, Other=dict, function=lambda: Own())
+    vars(module).update(
+        Own=Own,
+        Needy=Needy,
+        Bare=Bare,
+        Picky=Picky,
+        Open=Open,
+        Broken=Broken,
+        made=Own(reserve=9),
+        number=3,
+        Other=dict,
+        function=lambda: Own(),
+    )
     monkeypatch.setitem(sys.modules, "own_strategies", module)
     return module.__name__
 
@@ -253,6 +295,54 @@ def test_an_operators_own_class_or_object(own_module: str) -> None:
     assert strategy_of(NodeSettings(strategy=f"{own_module}:made", reserve=4)).reserve == 9, "as it was made"
 
 
+def test_a_class_is_given_the_knobs_that_its_init_takes(own_module: str) -> None:
+    settings = NodeSettings(reserve=4, budget=3)
+    bare, picky, passes = (
+        strategy_of(dataclasses.replace(settings, strategy=f"{own_module}:{name}"))
+        for name in ("Bare", "Picky", "Open")
+    )
+    assert (bare.reserve, bare.budget) == (7, None)
+    assert (picky.reserve, picky.budget) == (8, None)
+    assert (passes.reserve, passes.budget, passes.minimum_gain) == (4, 3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "knob", "value", "sentence"),
+    [
+        ("default", "visits", "20", "the flag --visits: the strategy default makes nothing of it, it is for budgeted"),
+        ("default", "budget_per_day", "1", "the strategy default makes nothing of it, it is for budgeted"),
+        ("collaborative", "harm", "1", "the strategy collaborative makes nothing of it, it is for competitive"),
+        ("budgeted", "highest_value", "10", "the strategy budgeted makes nothing of it, it is for competitive"),
+        ("collaborative", "reserve", "1", "--reserve: the strategy collaborative makes nothing of it"),
+        ("own_strategies:Own", "visits", "3", "the strategy own_strategies:Own makes nothing of it"),
+        ("own_strategies:Bare", "reserve", "3", "the strategy own_strategies:Bare makes nothing of it"),
+        ("own_strategies:made", "reserve", "3", "the strategy own_strategies:made makes nothing of it"),
+    ],
+)
+def test_a_knob_given_by_hand_that_the_strategy_does_not_have_is_refused(
+    own_module: str, strategy: str, knob: str, value: str, sentence: str
+) -> None:
+    """Also where it is given the value that it has by default; and what nobody gave is not spoken of."""
+    settings, origins = resolve(NodeSettings, {"strategy": strategy, knob: value}, {})
+    with pytest.raises(SettingsError, match=sentence):
+        strategy_of(settings, origins)
+    strategy_of(*resolve(NodeSettings, {"strategy": strategy, "market": "m"}, {}))
+
+
+def test_a_variable_that_is_of_no_use_is_named() -> None:
+    with pytest.raises(SettingsError, match="the variable P2PMARKET_HARM: the strategy default"):
+        strategy_of(*resolve(NodeSettings, {}, {"P2PMARKET_HARM": "1"}))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_knob_that_a_strategy_has_may_be_given(name: str) -> None:
+    knobs = {field.name for field in dataclasses.fields(STRATEGIES[name])}
+    given: dict[str, Any] = {"budget": "5", "reserve": "1", "visits": "3", "budget_per_day": "2", "harm": "1"}
+    given = {knob: value for knob, value in given.items() if knob in knobs - UNUSED.get(name, frozenset())}
+    made = strategy_of(*resolve(NodeSettings, {"strategy": name, **given}, {}))
+    assert made.budget == 5 * CREDIT
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -261,7 +351,10 @@ def test_an_operators_own_class_or_object(own_module: str) -> None:
         ("own_strategies:Other", "is no strategy but type"),
         ("own_strategies:function", "is no strategy but function"),
         ("own_strategies:Needy", "cannot be made from the settings"),
+        ("own_strategies:Broken", "cannot be made from the settings: ZeroDivisionError: a bug"),
         ("own_strategies:Missing", "has no 'Missing'"),
+        (":Mine", "strategy is ':Mine'; name your own as package.module:Class"),
+        ("mine:", "strategy is 'mine:'; name your own as package.module:Class"),
         ("no_such_module_at_all:X", "there is no module 'no_such_module_at_all'"),
     ],
 )
@@ -280,6 +373,12 @@ def test_what_is_no_strategy_is_said_in_a_sentence(own_module: str, name: str, s
         lambda: Competitive(haggle=-0.1),
         lambda: PaperSeller(credits_per_loss=-1),
         lambda: Strategy(reserve=-1),
+        lambda: Strategy(reserve=True),
+        lambda: Strategy(credits_per_gain=math.nan),  # type: ignore[arg-type]
+        lambda: Strategy(credits_per_gain=0.5 * CREDIT),  # type: ignore[arg-type]
+        lambda: Strategy(minimum_gain=math.nan),
+        lambda: Strategy(budget=1.5),  # type: ignore[arg-type]
+        lambda: Strategy(budget=math.nan),  # type: ignore[arg-type]
     ],
 )
 def test_knobs_out_of_their_bounds(wrong: object) -> None:
