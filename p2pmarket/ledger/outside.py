@@ -85,8 +85,8 @@ def compare(fold: Fold, outside: Sequence[Outside]) -> list[Problem]:
             problems.append(
                 Problem(
                     "rewritten",
-                    f"the broker signed a log of {_leaves(held.size)} ({held.name}) that this one does not continue: it was "
-                    "rewritten",
+                    f"the broker signed a log of {_leaves(held.size)} ({held.name}) that this one does not continue: "
+                    "it was rewritten",
                 )
             )
         elif held.receipt is not None and not _has(fold, held.receipt):
