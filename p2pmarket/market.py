@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
@@ -285,7 +286,7 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
             tell_classes=appraisal["tell_classes"],
             tell_tasks=appraisal["tell_tasks"],
             pricing=pricing["rule"],
-            k_ppm=_k(pricing),
+            k_ppm=_k(pricing, document.get("pricing", {})),
             max_revisions=pricing["max_revisions"],
             disclosure=pricing["disclosure"],
             publish_prices=pricing["publish_prices"],
@@ -305,10 +306,23 @@ def parse_terms(document: dict[str, Any]) -> MarketTerms:
         raise TermsError(_in_words_of_the_file(str(error))) from None
 
 
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number with a point, such as 0.95",
+    "bool": "true or false",
+    "str": "a text",
+}
+
+
 def _in_words_of_the_file(problem: str) -> str:
     """ "MarketTerms.bid_ms is ..." -> "bid_seconds in [limits] is ..."."""
     field, _, rest = problem.partition(" ")
     record, _, name = field.partition(".")
+    if kinds := re.fullmatch(r"is \w+, not (\w+)", rest):
+        rest = f"must be {_KINDS[kinds[1]]}"
+    elif choice := re.fullmatch(r"is out of bounds \((.*), must be one of (.*)\)", rest):
+        *words, last = choice[2].split(", ")
+        rest = f"is {choice[1]}; it is {', '.join(words)} or {last}"
     if record == Task.__name__:
         return f"{name} in [[task]] {rest}"
     if record == ParameterGroup.__name__:
@@ -397,17 +411,28 @@ def _credits(table: dict[str, Any], key: str) -> int:
         raise TermsError(f"{key}: {error}") from None
 
 
-def _k(pricing: dict[str, Any]) -> int:
-    """The k of a rule: of the rule `k` as given, of the others their own."""
-    given = _parts_per_million(pricing, "k_percent")
-    return PRICING.get(pricing["rule"], given) if isinstance(pricing["rule"], str) else given
+def _k(pricing: dict[str, Any], given: dict[str, Any]) -> int:
+    """The k of a rule: of the rule `k` as given, of the others their own.
+
+    :raises TermsError: the file gives another rule another k than its own
+    """
+    parts, rule = _parts_per_million(pricing, "k_percent"), pricing["rule"]
+    own = PRICING.get(rule, parts) if isinstance(rule, str) else parts
+    if "k_percent" in given and parts != own:
+        raise TermsError(
+            f"k_percent in [pricing] is {given['k_percent']}, and the rule {rule!r} has its own, {own / 10_000:g}; "
+            "leave k_percent out, or make the rule 'k'"
+        )
+    return own
 
 
 def _parts_per_million(table: dict[str, Any], key: str) -> int:
     try:
         parts = Decimal(str(table[key])) * 10_000
-        if parts != parts.to_integral_value() or not 0 <= parts <= 1_000_000:
-            raise InvalidOperation
     except InvalidOperation:
-        raise TermsError(f"{key} must be a percentage between 0 and 100, not {table[key]!r}") from None
+        parts = Decimal("nan")
+    if not (parts.is_finite() and 0 <= parts <= 1_000_000):
+        raise TermsError(f"{key} must be a percentage between 0 and 100, not {table[key]!r}")
+    if parts != parts.to_integral_value():
+        raise TermsError(f"{key} is {table[key]!r}; a percentage has at most four decimals, such as 33.3333")
     return int(parts)

@@ -201,6 +201,62 @@ def test_a_wrong_form_is_said(document: dict[str, Any], words: str) -> None:
         parse_terms(document)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        (
+            "pricing",
+            "fee_percent",
+            "33.33333333",
+            "fee_percent is '33.33333333'; a percentage has at most four decimals",
+        ),
+        ("pricing", "fee_percent", "nan", "fee_percent must be a percentage between 0 and 100"),
+        ("pricing", "fee_percent", "inf", "fee_percent must be a percentage between 0 and 100"),
+        ("pricing", "max_revisions", 2.5, r"^max_revisions in \[pricing\] must be a whole number$"),
+        ("pricing", "publish_prices", 1, r"^publish_prices in \[pricing\] must be true or false$"),
+        ("trade", "confidence", 1, r"^confidence in \[trade\] must be a number with a point, such as 0.95$"),
+        ("market", "description", 5, r"^description in \[market\] must be a text$"),
+        ("pricing", "rule", "vickrey", r"^rule in \[pricing\] is 'vickrey'; it is posted, midpoint or k$"),
+        ("pricing", "disclosure", "all", r"^disclosure in \[pricing\] is 'all'; it is none or paper$"),
+        ("market", "rounds", "often", r"^rounds in \[market\] is 'often'; it is continuous or barrier$"),
+        ("appraisal", "coefficients", "x", r"^coefficients in \[appraisal\] is 'x'; it is auto, model, tensor or row$"),
+        (
+            "trade",
+            "delivery_codec",
+            "gzip",
+            r"^delivery_codec in \[trade\] is 'gzip'; it is none, float16, .* or int8$",
+        ),
+        ("trade", "offer_codecs", ["gzip"], r"^offer_codecs in \[trade\] is 'gzip'; it is none, float16, .* or int8$"),
+        ("task", "loss", "mae", r"^loss in \[\[task\]\] is 'mae'; it is cross_entropy or mse$"),
+        ("task", "metric", "f1", r"^metric in \[\[task\]\] is 'f1'; it is accuracy or loss$"),
+    ],
+)
+def test_what_a_key_may_be_is_said_in_words_of_the_file(section: str, key: str, value: Any, words: str) -> None:
+    with pytest.raises(TermsError, match=words):
+        parse_terms(changed(section, key, value))
+
+
+@pytest.mark.parametrize(("rule", "percent"), [("posted", "50"), ("midpoint", "0"), ("midpoint", 33.3)])
+def test_a_k_of_another_rule_is_refused(rule: str, percent: str | float) -> None:
+    pricing = {"rule": rule, "k_percent": percent}
+    with pytest.raises(TermsError, match=rf"k_percent in \[pricing\] is {percent}, and the rule '{rule}' has its own"):
+        parse_terms({**SMALLEST, "pricing": pricing})
+    with pytest.raises(TermsError, match="at most four decimals"):
+        parse_terms({**SMALLEST, "pricing": {"rule": "k", "k_percent": "33.33333333"}})
+
+
+@pytest.mark.parametrize(
+    ("pricing", "k_ppm"),
+    [
+        ({"rule": "posted"}, 0),
+        ({"rule": "posted", "k_percent": 0}, 0),
+        ({"rule": "k", "k_percent": "33.3333"}, 333_333),
+    ],
+)
+def test_a_k_that_agrees_with_its_rule(pricing: dict[str, Any], k_ppm: int) -> None:
+    assert parse_terms({**SMALLEST, "pricing": pricing}).k_ppm == k_ppm
+
+
 def test_a_file_is_named_with_what_is_wrong_in_it(tmp_path: Path) -> None:
     path = tmp_path / "terms.toml"
     with pytest.raises(TermsError, match=r"terms\.toml: No such file"):

@@ -57,6 +57,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("node --watch here.safetensors", 2, "give --out FILE.safetensors with --watch"),
         ("node --epochs 0", 2, "the flag --epochs: 0 is not above 0"),
         ("node --reserve much", 2, "the flag --reserve: 'much' is not an amount of credits"),
+        ("node --data val.npz --visits 3", 2, "the flag --visits: the strategy default makes nothing of it"),
+        ("node --data val.npz --strategy :Mine", 2, "strategy is ':Mine'; name your own as package.module:Class"),
         ("node --compression gzip", 2, "'gzip' is none of none, float16"),
         ("node --config settings.toml", 2, "settings.toml: unknown key 'epoch'; known are"),
         ("node --config none.toml", 2, "cannot read the configuration none.toml: No such file"),
