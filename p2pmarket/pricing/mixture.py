@@ -11,7 +11,8 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-from p2pmarket.pricing.reserve import Prior, best_price, check_cost, check_probability, last_true
+from p2pmarket.pricing.amounts import is_finite
+from p2pmarket.pricing.reserve import Prior, best_price, check_cost, check_probability, checked_value, last_true
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,11 @@ class Mixture:
     def __post_init__(self) -> None:
         if not self.priors or len(self.weights) != len(self.priors):
             raise ValueError(f"a mixture needs a weight for each prior, not {len(self.weights)} for {len(self.priors)}")
-        if not all(0 < weight < math.inf for weight in self.weights):
+        if not (all(is_finite(weight) and weight > 0 for weight in self.weights) and is_finite(sum(self.weights))):
             raise ValueError(f"the weights of a mixture must be finite and above 0, not {self.weights}")
+        for part in self.priors:
+            if isinstance(part, type) or not isinstance(part, Prior):
+                raise ValueError(f"a part of a mixture is no prior: {part!r} has not all of a prior's methods")
 
     def _mean(self, of_parts: Iterable[float]) -> float:
         return math.fsum(weight * part for weight, part in zip(self.weights, of_parts, strict=True)) / math.fsum(
@@ -40,12 +44,15 @@ class Mixture:
         return min(prior.support[0] for prior in self.priors), max(prior.support[1] for prior in self.priors)
 
     def cdf(self, value: float) -> float:
+        value = checked_value(value)
         return self._mean(prior.cdf(value) for prior in self.priors)
 
     def survival(self, value: float) -> float:
+        value = checked_value(value)
         return self._mean(prior.survival(value) for prior in self.priors)
 
     def density(self, value: float) -> float:
+        value = checked_value(value)
         return self._mean(prior.density(value) for prior in self.priors)
 
     def quantile(self, probability: float) -> float:

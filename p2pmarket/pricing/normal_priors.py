@@ -13,11 +13,12 @@ import math
 
 from scipy.special import log_ndtr, ndtr, ndtri, ndtri_exp
 
-from p2pmarket.pricing.reserve import check_cost, check_interval, check_probability, last_true
+from p2pmarket.pricing.amounts import is_finite
+from p2pmarket.pricing.reserve import check_cost, check_interval, check_probability, checked_value, last_true
 
 _LOG_ROOT_OF_TAU = 0.5 * math.log(2 * math.pi)
-_LARGEST_MU, _LARGEST_SIGMA = 100.0, 20.0
-"""The reserve is about exp(mu + sigma^2): with more it would pass the largest float."""
+_LARGEST_MU, _SMALLEST_SIGMA, _LARGEST_SIGMA = 100.0, 1e-6, 20.0
+"""The reserve is about exp(mu + sigma^2): with more it would pass the largest float, with less a step of z no float."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +32,8 @@ class TruncatedNormal:
 
     def __post_init__(self) -> None:
         check_interval("truncated normal prior", self.low, self.high, endless=True)
-        if not (math.isfinite(self.mean) and 0 < self.deviation < math.inf):
-            raise ValueError(f"a normal prior needs a finite mean and a deviation above 0, not {self}")
+        if not (is_finite(self.mean) and is_finite(self.deviation) and self.deviation > 0):
+            raise ValueError(f"a normal prior needs a finite mean and a finite deviation above 0, not {self}")
         if not math.isfinite(self._log_mass_above(self.low)):
             raise ValueError(
                 f"a normal of mean {self.mean} has no mass that a float holds in {self.low} ... {self.high}"
@@ -49,15 +50,18 @@ class TruncatedNormal:
         return self.low, self.high
 
     def cdf(self, value: float) -> float:
+        value = checked_value(value)
         value = min(self.high, max(self.low, value))
         below = _log_normal_mass(self._standard(self.low), self._standard(value))
         return min(1.0, math.exp(below - self._log_mass_above(self.low)))
 
     def survival(self, value: float) -> float:
+        value = checked_value(value)
         value = min(self.high, max(self.low, value))
         return min(1.0, math.exp(self._log_mass_above(value) - self._log_mass_above(self.low)))
 
     def density(self, value: float) -> float:
+        value = checked_value(value)
         if not self.low <= value <= self.high:
             return 0.0
         log_density = _log_normal_density(self._standard(value)) - math.log(self.deviation)
@@ -108,8 +112,10 @@ class Lognormal:
     sigma: float
 
     def __post_init__(self) -> None:
-        if not (abs(self.mu) <= _LARGEST_MU and 0 < self.sigma <= _LARGEST_SIGMA):
-            raise ValueError(f"a lognormal prior needs mu in -100 ... 100 and sigma in 0 ... 20, not {self}")
+        if not (abs(self.mu) <= _LARGEST_MU and _SMALLEST_SIGMA <= self.sigma <= _LARGEST_SIGMA):
+            raise ValueError(
+                f"a lognormal prior needs mu in -100 ... 100 and sigma above 0, in 1e-6 ... 20, not {self}"
+            )
 
     def _standard(self, value: float) -> float:
         return (math.log(value) - self.mu) / self.sigma if value > 0 else -math.inf
@@ -119,13 +125,18 @@ class Lognormal:
         return 0.0, math.inf
 
     def cdf(self, value: float) -> float:
+        value = checked_value(value)
         return float(ndtr(self._standard(value)))
 
     def survival(self, value: float) -> float:
+        value = checked_value(value)
         return float(ndtr(-self._standard(value)))
 
     def density(self, value: float) -> float:
-        return math.exp(_log_normal_density(self._standard(value))) / (self.sigma * value) if value > 0 else 0.0
+        value = checked_value(value)
+        if value <= 0:
+            return 0.0
+        return math.exp(_log_normal_density(self._standard(value)) - math.log(self.sigma) - math.log(value))
 
     def quantile(self, probability: float) -> float:
         check_probability(probability)

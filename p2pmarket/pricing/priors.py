@@ -17,6 +17,7 @@ import math
 
 from scipy.special import betainc, betaincinv, betaln
 
+from p2pmarket.pricing.amounts import is_finite
 from p2pmarket.pricing.mixture import Mixture
 from p2pmarket.pricing.normal_priors import Lognormal, TruncatedNormal
 from p2pmarket.pricing.reserve import (
@@ -25,6 +26,7 @@ from p2pmarket.pricing.reserve import (
     check_cost,
     check_interval,
     check_probability,
+    checked_value,
     last_true,
     to_ask,
 )  # fmt: skip
@@ -59,12 +61,15 @@ class Uniform:
         return self.low, self.high
 
     def cdf(self, value: float) -> float:
+        value = checked_value(value)
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
     def survival(self, value: float) -> float:
+        value = checked_value(value)
         return min(1.0, max(0.0, (self.high - value) / (self.high - self.low)))
 
     def density(self, value: float) -> float:
+        value = checked_value(value)
         return 1 / (self.high - self.low) if self.low <= value <= self.high else 0.0
 
     def quantile(self, probability: float) -> float:
@@ -84,20 +89,25 @@ class Exponential:
     shift: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 < self.rate < math.inf and 0 <= self.shift < math.inf):
-            raise ValueError(f"an exponential prior needs a rate above 0 and a shift of at least 0, not {self}")
+        if not (is_finite(self.rate) and self.rate > 0 and is_finite(1 / self.rate)):
+            raise ValueError(f"an exponential prior needs a finite rate above 0 and a finite mean, not {self}")
+        if not (is_finite(self.shift) and self.shift >= 0):
+            raise ValueError(f"an exponential prior needs a finite shift of at least 0, not {self}")
 
     @property
     def support(self) -> tuple[float, float]:
         return self.shift, math.inf
 
     def cdf(self, value: float) -> float:
+        value = checked_value(value)
         return -math.expm1(-self.rate * max(0.0, value - self.shift))
 
     def survival(self, value: float) -> float:
+        value = checked_value(value)
         return math.exp(-self.rate * max(0.0, value - self.shift))
 
     def density(self, value: float) -> float:
+        value = checked_value(value)
         return self.rate * self.survival(value) if value >= self.shift else 0.0
 
     def quantile(self, probability: float) -> float:
@@ -122,8 +132,8 @@ class Pareto:
     cap: float | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.minimum < math.inf and 0 < self.shape < math.inf):
-            raise ValueError(f"a Pareto prior needs a minimum and a shape above 0, not {self}")
+        if not (is_finite(self.minimum) and self.minimum > 0 and is_finite(self.shape) and self.shape > 0):
+            raise ValueError(f"a Pareto prior needs a finite minimum and a finite shape above 0, not {self}")
         if self.cap is not None:
             check_interval("capped Pareto prior", self.minimum, self.cap)
         elif self.shape <= 1:
@@ -144,10 +154,12 @@ class Pareto:
         return -math.expm1(-self._log_fall(low, high))
 
     def cdf(self, value: float) -> float:
+        value = checked_value(value)
         low, high = self.support
         return self._mass(low, min(high, max(low, value))) / self._mass(low, high)
 
     def survival(self, value: float) -> float:
+        value = checked_value(value)
         low, high = self.support
         value = min(high, max(low, value))
         if math.isinf(value):
@@ -155,6 +167,7 @@ class Pareto:
         return math.exp(-self._log_fall(low, value)) * self._mass(value, high) / self._mass(low, high)
 
     def density(self, value: float) -> float:
+        value = checked_value(value)
         low, high = self.support
         if not low <= value <= high or math.isinf(value):
             return 0.0
@@ -207,15 +220,18 @@ class Beta:
         return min(1.0, max(0.0, (value - self.low) / width)), min(1.0, max(0.0, (self.high - value) / width))
 
     def cdf(self, value: float) -> float:
+        value = checked_value(value)
         up, down = self._inside(value)
         return float(betainc(self.a, self.b, up)) if up <= 0.5 else 1 - float(betainc(self.b, self.a, down))
 
     def survival(self, value: float) -> float:
+        value = checked_value(value)
         up, down = self._inside(value)
         return float(betainc(self.b, self.a, down)) if up > 0.5 else 1 - float(betainc(self.a, self.b, up))
 
     def density(self, value: float) -> float:
-        """Infinite at an end whose parameter is below 1."""
+        """Infinite at, and so near that no float holds it by, an end whose parameter is below 1."""
+        value = checked_value(value)
         if not self.low <= value <= self.high:
             return 0.0
         log_density = -float(betaln(self.a, self.b)) - math.log(self.high - self.low)
@@ -223,7 +239,7 @@ class Beta:
             if part == 0 and power != 0:
                 return math.inf if power < 0 else 0.0
             log_density += power * math.log(part) if power != 0 else 0.0
-        return math.exp(log_density)
+        return math.exp(log_density) if log_density < 709 else math.inf  # about the largest that a float holds
 
     def quantile(self, probability: float) -> float:
         check_probability(probability)

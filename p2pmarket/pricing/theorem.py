@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from p2pmarket.pricing.amounts import is_finite
 from p2pmarket.pricing.priors import Uniform
 from p2pmarket.pricing.reserve import check_cost
 
@@ -76,7 +77,7 @@ def ratio_at_optimal_weights(weight_a: float, ratio_a: float) -> float:
     """
     if not 0 < weight_a < 1:
         raise ValueError(f"a weight of {weight_a} is not inside 0 ... 1")
-    if not 1 <= ratio_a < math.inf:
+    if not (is_finite(ratio_a) and ratio_a >= 1):
         raise ValueError(f"a ratio of {ratio_a} at the best weight is below 1 or not finite")
     return 1 + ((1 - weight_a) / weight_a) ** 2 * (ratio_a - 1)
 
@@ -89,7 +90,7 @@ def reserve_between(low: float, high: float, cost: float = 0.0) -> float:
     :raises ValueError: not 0 <= low <= high, high infinite (no uniform prior has it), or a cost that is no amount
     """
     check_cost(cost)
-    if low == high and 0 <= low < math.inf:
+    if low == high and is_finite(low) and low >= 0:
         return max(low, cost)
     return Uniform(low, high).reserve(cost)
 
@@ -98,7 +99,7 @@ def _root_of_ratio(weight_a: float, weight_b: float, ratio_a: float) -> float:
     for name, weight in (("a", weight_a), ("b", weight_b)):
         if not 0 < weight <= 1:
             raise ValueError(f"a purchased weight {name} of {weight} is outside 0 < {name} <= 1")
-    if not 0 < ratio_a < math.inf:
+    if not (is_finite(ratio_a) and ratio_a > 0):
         raise ValueError(f"a gain-from-trade ratio of {ratio_a} is not above 0 and finite")
     return math.sqrt(ratio_a)
 
@@ -109,4 +110,5 @@ def _printed_length(weight_a: float, weight_b: float) -> float:
 
 def _quotient(above: float, below: float) -> float:
     """Squared; over 0 it is infinite."""
-    return (above / below) ** 2 if below != 0 else math.inf
+    root = above / below if below != 0 else math.inf
+    return root * root
