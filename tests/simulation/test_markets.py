@@ -157,7 +157,7 @@ async def test_who_only_sells_is_not_appraised_and_who_only_buys_is_not_sold(ope
     ("strategy", "note"),
     [
         (Strategy(sell=False, minimum_gain=1000.0), "not enough for a bid"),
-        (Strategy(sell=False, credits_per_gain=0), "the seller asks more than this bid"),
+        (Strategy(sell=False, credits_per_gain=0), "no deal: the seller asks more than this bid of 0.00"),
     ],
     ids=["minimum gain", "no overlap"],
 )
