@@ -230,7 +230,7 @@ class Beta:
         return float(betainc(self.b, self.a, down)) if up > 0.5 else 1 - float(betainc(self.a, self.b, up))
 
     def density(self, value: float) -> float:
-        """Infinite at, and so near that no float holds it by, an end whose parameter is below 1."""
+        """Infinite at an end whose parameter is below 1, and near it where no float holds it."""
         value = checked_value(value)
         if not self.low <= value <= self.high:
             return 0.0

@@ -18,9 +18,9 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from fractions import Fraction
-from typing import Protocol
 
 from p2pmarket.pricing.amounts import check_amount, check_whole, is_finite
+from p2pmarket.pricing.reserve import Belief
 
 EXACT_PLAYERS = 8
 """Up to this many, all 2^n sets are valued; a value may be a pass over validation data."""
@@ -43,12 +43,6 @@ class Shapley:
 
     values: dict[str, float]
     errors: dict[str, float]
-
-
-class HasReserve(Protocol):
-    """A belief about a class of buyers, of which only the reserve is asked."""
-
-    def reserve(self, cost: float = 0.0) -> float: ...
 
 
 # ---- one buyer, several sellers -----------------------------------------------------------------------------------
@@ -244,7 +238,7 @@ def shares(amount: int, weights: Mapping[str, float]) -> dict[str, int]:
 # ---- one seller, several buyers -----------------------------------------------------------------------------------
 
 
-def posted_price_per_class(beliefs: Mapping[str, HasReserve], cost: float = 0.0) -> dict[str, float]:
+def posted_price_per_class(beliefs: Mapping[str, Belief], cost: float = 0.0) -> dict[str, float]:
     """Each class of buyers its own reserve, in the unit of the beliefs.
 
     Revenue-optimal for a good that can be copied, when the beliefs are right: selling to one buyer takes nothing from

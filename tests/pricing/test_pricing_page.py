@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from p2pmarket import pricing
 from p2pmarket.limits import MAX_AMOUNT
 from p2pmarket.market import DISCLOSURES, PRICING
+from p2pmarket.messages import AskRequest
 from p2pmarket.pricing import priors
 from p2pmarket.pricing.bargaining import Exchange, Price, Values, bargain, nash_product, net_payment, strike
 from p2pmarket.pricing.priors import Pareto, Prior, to_ask
@@ -48,6 +54,58 @@ def prior_of(text: str) -> Prior:
     prior: Prior = read()  # type: ignore[assignment]
     assert not tokens
     return prior
+
+
+def signature_of(name: str) -> str:
+    """How a public name is called, without types; a protocol is not called."""
+    named = getattr(pricing, name)
+    if getattr(named, "_is_protocol", False):
+        return "protocol"
+    signature = inspect.signature(named)
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in signature.parameters.values()]
+    return f"`{signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)}`"
+
+
+def test_the_table_of_names_is_what_can_be_imported() -> None:
+    told = rows("name | signature | module")
+    assert [cells[0].strip("`") for cells in told] == pricing.__all__
+    for name, signature, module, answers in told:
+        assert signature == signature_of(name.strip("`")), name
+        home = sys.modules[f"p2pmarket.pricing.{module}"]
+        assert getattr(home, name.strip("`")) is getattr(pricing, name.strip("`")) and answers
+    assert signature_of("strike") == "`(bid, ask, fee_ppm, k_ppm=500000)`" and signature_of("Prior") == "protocol"
+    assert set(pricing.__all__) <= set(dir(pricing))
+    with pytest.raises(AttributeError, match="no attribute 'strikes'"):
+        _ = pricing.strikes  # type: ignore[attr-defined,unused-ignore]
+
+
+def test_every_record_and_belief_of_the_modules_is_in_the_table() -> None:
+    for module in {cells[2] for cells in rows("name | signature | module")}:
+        home = sys.modules[f"p2pmarket.pricing.{module}"]
+        records = {
+            name
+            for name, thing in vars(home).items()
+            if inspect.isclass(thing) and thing.__module__ == home.__name__ and not name.startswith("_")
+        }
+        assert records <= set(pricing.__all__), module
+
+
+def test_importing_the_room_is_light_and_a_name_brings_its_module() -> None:
+    script = (
+        "import sys; import p2pmarket.pricing as room; print({'numpy', 'scipy'} & set(sys.modules) or 'light');"
+        "from p2pmarket.pricing import strike; print({'numpy', 'scipy'} & set(sys.modules) or 'light');"
+        "room.Uniform; print('scipy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["light", "light", "True"]
+
+
+def test_what_an_ask_request_tells_is_what_bounds_takes() -> None:
+    told = {"own_weight": "weight_a", "weight": "weight_b", "own_ratio": "ratio_a"}
+    assert list(inspect.signature(bounds).parameters) == list(told.values())
+    assert told.keys() <= {field.name for field in dataclasses.fields(AskRequest)}
+    pairs = re.findall(r"`(\w+)` \(\w+, `(\w+)`(?: of `bounds`)?\)", LINES)
+    assert dict(pairs) == told
 
 
 def test_every_reserve_of_the_table() -> None:
