@@ -185,23 +185,26 @@ def test_a_life_ends_before_or_after_its_nth_piece_of_work(what: str, step: int,
 
 
 def test_seeded_randomness_stays_in_its_context() -> None:
-    def draw() -> tuple[bytes, str, float]:
-        return secrets.token_bytes(16), secrets.token_hex(4), random.uniform(0.0, 1.0)
+    def draw() -> tuple[bytes, str]:
+        return secrets.token_bytes(16), secrets.token_hex(4)
 
-    def draw_twice_elsewhere() -> list[tuple[bytes, str, float]]:
-        drawn: list[tuple[bytes, str, float]] = []
+    def draw_twice_elsewhere() -> list[tuple[bytes, str]]:
+        drawn: list[tuple[bytes, str]] = []
         thread = threading.Thread(target=lambda: drawn.extend([draw(), draw()]))
         thread.start()
         thread.join()
         return drawn
 
-    found = []
+    found, pauses = [], []
+    before = random.getstate()
     for seed in (1, 1, 2):
         with chance.seeded(chance.stream(seed, "ids")):
             found.append(draw())
+            pauses.append((random.uniform(0.8, 1.2), random.random(), random.sample(range(99), 9)))
             one, other = draw_twice_elsewhere()
             assert found[-1] not in (one, other) and one != other
-    assert found[0] == found[1] != found[2]
+    assert found[0] == found[1] != found[2] and pauses[0] == pauses[1] != pauses[2]
+    assert random.getstate() == before
     assert draw() != draw() and secrets.token_bytes is chance._system_bytes
 
 
