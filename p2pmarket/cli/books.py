@@ -15,6 +15,7 @@ from p2pmarket.crypto.keys import Identity, public_key_of, write_private
 from p2pmarket.errors import DataError, MachineFault, MalformedMessage, SettingsError
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.limits import MAX_RECORD_BYTES
+from p2pmarket.units import counted
 
 
 @contextlib.contextmanager
@@ -108,7 +109,7 @@ def write_text(text: str, out: Path | None) -> None:
         write_private(path, text.encode(), replace=False)
     except FileExistsError:
         raise SettingsError(f"{out} exists and is left as it is; name a file that does not") from None
-    print(f"wrote {len(text.splitlines())} lines to {printable(str(out))}", file=sys.stderr)
+    print(f"wrote {counted(len(text.splitlines()), 'line')} to {printable(str(out))}", file=sys.stderr)
 
 
 def check_peer_id(text: str) -> bytes:

@@ -18,6 +18,7 @@ from p2pmarket.cli.show import print_rows, printable, short
 from p2pmarket.errors import SettingsError
 from p2pmarket.files import private_folder, write_whole
 from p2pmarket.settings import MarketAccess
+from p2pmarket.units import counted
 
 Row = dict[str, Any]
 
@@ -81,8 +82,8 @@ def _write_files(receipts: Path, *groups: dict[str, bytes]) -> None:
     for name, data in files.items():
         write_whole(target / name, data, "what is signed")
     endings = [name.rpartition(".")[2] for name in files]
-    counted = [f"{endings.count(kind)} {kind}s" for kind in sorted({"receipt", *endings}, reverse=True)]
-    print(f"wrote {' and '.join(counted)} to {printable(str(receipts))}", file=sys.stderr)
+    written = [counted(endings.count(kind), kind) for kind in sorted({"receipt", *endings}, reverse=True)]
+    print(f"wrote {' and '.join(written)} to {printable(str(receipts))}", file=sys.stderr)
 
 
 def _export_journal(folder: Path, format: str, out: Path | None) -> int:

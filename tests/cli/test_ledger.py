@@ -250,7 +250,7 @@ def test_export_of_a_ledger(
 def test_trades_of_a_broker(run: Run, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "receipts"
     assert main(["trades", "--receipts", str(folder), "--state", str(state)]) == 0
-    assert f"wrote 1 receipts to {folder}" in capsys.readouterr().err
+    assert f"wrote 1 receipt to {folder}" in capsys.readouterr().err
     (row,) = run("trades", "--receipts", str(folder))
     assert (row["trade"], row["state"], row["price"], row["gain"]) == (TRADE.hex(), "settled", 2 * CREDIT, 0.25)
     assert (row["buyer"], row["seller"]) == (AGENT.peer_id, SELLER.peer_id)
@@ -291,7 +291,7 @@ def test_export_and_receipts_of_an_agent(state: Path, tmp_path: Path, capsys: py
     assert main(["trades", "--export", "beancount", "--state", str(folder)]) == 0
     assert "Income:Parameters  -2.000000 CREDIT" in capsys.readouterr().out
     assert main(["trades", "--receipts", str(held), "--state", str(folder), "--json"]) == 0
-    assert f"wrote 1 receipts and 1 checkpoints to {held}" in capsys.readouterr().err
+    assert f"wrote 1 receipt and 1 checkpoint to {held}" in capsys.readouterr().err
     assert sorted(path.suffix for path in held.iterdir()) == [".checkpoint", ".receipt"]
     assert main(["ledger", "audit", "--state", str(state), "--receipts", str(held)]) == 0
     assert "2 shown from outside: all is well" in capsys.readouterr().out
