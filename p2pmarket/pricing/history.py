@@ -244,7 +244,7 @@ def statistics_from(
 
     :raises ValueError: `distinct` below 3
     """
-    check_whole("distinct", distinct, "buyers")
+    check_whole("a number of distinct buyers", distinct, "buyers")
     if distinct < 3:
         raise ValueError("statistics of fewer than 3 distinct buyers would be somebody's bids")
     others = [one for one in past if one.buyer != excluding]

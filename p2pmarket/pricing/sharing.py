@@ -63,7 +63,7 @@ def greedy_basket(worth: Callable[[frozenset[str]], int], prices: Mapping[str, i
 
     def valued(members: frozenset[str]) -> int:
         found = worth(members)
-        check_whole("a worth", found)
+        check_whole("the worth of a set of sellers", found)
         return found
 
     taken: list[str] = []
@@ -220,7 +220,7 @@ def shares(amount: int, weights: Mapping[str, float]) -> dict[str, int]:
 
     :raises ValueError: not an amount; a weight that is not finite; no weight above 0 to share by
     """
-    check_amount("what is shared", amount)
+    check_amount("an amount to share", amount)
     for weight in weights.values():
         _finite("a weight to share by", weight)
     positive = {name: Fraction(max(0.0, weight)) for name, weight in sorted(weights.items())}
