@@ -315,3 +315,12 @@ def test_a_broker_that_is_not_trusted_is_named_and_the_evidence_is_written(
     assert sorted(path.name for path in held.iterdir()) == ["evidence-1-1.checkpoint", "evidence-1-2.checkpoint"]
     assert main(["ledger", "audit", "--state", str(state), "--receipts", str(held)]) == 1
     assert "two-logs" in capsys.readouterr().out
+
+
+def test_a_receipt_that_cannot_be_written_is_said_with_the_place_that_was_given(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "held" / f"{TRADE.hex()}.receipt").mkdir(parents=True)
+    told = run("trades", "--receipts", "held", code=3)
+    assert f" to held/{TRADE.hex()}.receipt: " in told["sentence"]
