@@ -87,7 +87,7 @@ class Appraisals:
 
         :raises MachineFault: something this machine could not do; the round's members still wait
         """
-        due = await self._ledger.inside(self._next_due)
+        due = await self._ledger.run(self._next_due)
         if due is None:
             return False
         try:
@@ -102,11 +102,12 @@ class Appraisals:
         self._closed = True
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
-    def _next_due(self, db: sqlite3.Connection) -> Round | None:
+    def _next_due(self, ledger: Ledger) -> Round | None:
         """In the ledger's thread, so that no parcel is removed between being chosen and being known as read."""
-        waiting = self._book.waiting(db)
+        with ledger.transaction() as db:
+            waiting, latest = self._book.waiting(db), self._book.latest(db)
         self._since_ms = min([self._since_ms, *(one.submitted_ms for one in waiting)]) if waiting else math.inf
-        due = next_round(self._terms, waiting, self._book.latest(db), self._since_ms, self._clock())
+        due = next_round(self._terms, waiting, latest, self._since_ms, self._clock())
         if due is not None:
             self.reading = frozenset(one.id for one in (*due.members, *due.sellers))
         return due

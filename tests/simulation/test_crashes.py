@@ -27,7 +27,7 @@ from p2pmarket.simulation.market import MarketInMemory
 
 AGENTS = ("left", "right")
 PARTIES = ("broker", *AGENTS)
-MOST_STEPS = {("broker", "write"): 36, ("broker", "commit"): 200, ("agent", "write"): 19, ("agent", "commit"): 30}
+MOST_STEPS = {("broker", "write"): 36, ("broker", "commit"): 52, ("agent", "write"): 19, ("agent", "commit"): 34}
 """Steps of a round with two purchases; a test holds them against a run that counts."""
 
 
@@ -129,16 +129,15 @@ async def test_the_steps_of_a_round_are_those_that_are_tried(
         results = await a_round(market, killer)
         assert all(len(result.bought) == 1 for result in results.values())
     for (party, kind), steps in killer.steps.items():
-        assert steps <= MOST_STEPS["broker" if party == "broker" else "agent", kind]
+        assert 0.5 * (most := MOST_STEPS["broker" if party == "broker" else "agent", kind]) < steps <= most
 
 
 def every_crash() -> Iterator[object]:
-    """Every write, every third commit of an agent and every sixth of the broker, which looks at its deadlines all the
-    time; the commits between are marked slow."""
+    """Every write, every third commit of an agent and every second of the broker; those between are marked slow."""
     for kind in ("write", "commit"):
         for party in PARTIES:
             for step in range(1, MOST_STEPS["broker" if party == "broker" else "agent", kind] + 1):
-                marks = [pytest.mark.slow] if kind == "commit" and step % (6 if party == "broker" else 3) else []
+                marks = [pytest.mark.slow] if kind == "commit" and step % (2 if party == "broker" else 3) else []
                 yield pytest.param(Crash(party, kind, step), id=f"{party}-{kind}-{step}", marks=marks)
 
 
