@@ -49,6 +49,22 @@ def check_readable(path: Path) -> None:
         raise MachineFault(f"{path} cannot be read ({os.strerror(errno.EACCES)}); check its owner and mode")
 
 
+def refuse_rolled_back(state: Path) -> None:
+    """Before something is written: every leaf more makes a second history of a log that was shown to agents.
+
+    :raises SettingsError: a broker's folder holds what stopped it
+    """
+    from p2pmarket.broker_node.witness import FILE
+
+    path = state.expanduser() / FILE
+    if path.exists():
+        raise SettingsError(
+            f"{path} says that this ledger is older than what its broker signed before, or a copy, and must not go on; "
+            "put the newer one back and start the broker, or begin a new market: docs/settlement.md#recovery",
+            code="rolled-back",
+        )
+
+
 def warn_rolled_back(state: Path) -> None:
     """Says on stderr where a broker's folder holds what stopped it: the figures above are of an older ledger."""
     from p2pmarket.broker_node.witness import FILE

@@ -7,7 +7,15 @@ import json
 import secrets
 from typing import Any
 
-from p2pmarket.cli.books import brief, check_peer_id, moment, open_ledger, warn_rolled_back, write_text
+from p2pmarket.cli.books import (
+    brief,
+    check_peer_id,
+    moment,
+    open_ledger,
+    refuse_rolled_back,
+    warn_rolled_back,
+    write_text,
+)
 from p2pmarket.cli.show import print_rows, short
 from p2pmarket.crypto.curve import is_public_key
 from p2pmarket.crypto.keys import Identity
@@ -70,6 +78,7 @@ def grant(given: argparse.Namespace) -> int:
     if not is_public_key(check_peer_id(given.peer)):
         raise SettingsError(f"{given.peer} is spelled as a peer id, but its key is none: nobody can ever spend there")
     _check_memo(given.memo)
+    refuse_rolled_back(given.state)
     with open_ledger(given.state) as ledger:
         try:
             with ledger.transaction():
@@ -89,6 +98,7 @@ def limit(given: argparse.Namespace) -> int:
     """Sets what an account may spend in 24 hours; works beside a running broker."""
     amount = None if given.credits == "none" else _credits(given.credits)
     check_peer_id(given.peer)
+    refuse_rolled_back(given.state)
     with open_ledger(given.state) as ledger, ledger.transaction():
         _check_account(ledger, given.peer)
         ledger.set_day_limit(given.peer, amount)

@@ -128,6 +128,17 @@ def test_nobody_else_gets_a_grant(run: Run) -> None:
     assert "12D3Koo" in run("ledger", "grant", "somebody", "5", code=2)["sentence"]
 
 
+@pytest.mark.parametrize("command", ["grant", "limit"])
+def test_nothing_is_written_to_a_ledger_that_was_rolled_back(run: Run, state: Path, command: str) -> None:
+    before = (state / "ledger.sqlite").read_bytes()
+    (state / "rolled-back.json").write_text("{}")
+    refused = run("ledger", command, AGENT.peer_id, "5", code=2)
+    assert refused["code"] == "rolled-back" and "docs/settlement.md#recovery" in refused["sentence"]
+    assert (state / "ledger.sqlite").read_bytes() == before
+    (state / "rolled-back.json").unlink()
+    run("ledger", command, AGENT.peer_id, "5")
+
+
 def test_another_brokers_ledger_is_refused(run: Run, state: Path) -> None:
     identity_of("another broker").save(state / "identity.key")
     assert "belongs to broker" in run("ledger", "balances", code=2)["sentence"]
