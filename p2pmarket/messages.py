@@ -320,7 +320,7 @@ class AskRequest(Message):
     market: Name
     trade: Id
     buyer: Id
-    """A pseudonym: the same for all bids of one buyer to one seller at this broker; no two sellers are told the same."""
+    """A pseudonym: the same for all bids of a buyer to one seller at this broker; no two sellers are told the same."""
     snapshot: Digest
     """The seller's snapshot."""
     expires_ms: Millis

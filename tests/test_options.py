@@ -124,7 +124,7 @@ def test_no_abbreviations() -> None:
         ("colour = 'green'", "'green' is none of red, blue"),
         ("is_quiet = 'maybe'", "neither yes nor no"),
         ("price = 'much'", "'much' is not an amount"),
-        ("price = -1", "outside"),
+        ("price = -1", "not an amount"),
         ("step = 4", "unknown key 'step'; known are"),
         ("[steps]\nx = 1", "takes one value"),
         ("steps =", "not valid TOML"),

@@ -125,7 +125,8 @@ def test_the_parser_of_this_test_sees_books_that_do_not_balance(rows: tuple[Sign
 def agent_trade(role: str, **changes: object) -> AgentTrade:
     trade = AgentTrade(
         broker="12D3KooWBroker", trade=b"t" * 16, role=role, partner="12D3KooWPartner", snapshot=None, gain=None,
-        report=None, bid=None, bid_amount=0, bid_expires_ms=0, ask=None, price=5_000_001, fee=10, receipt=b"r", noted_ms=5,
+        report=None, bid=None, bid_amount=0, bid_expires_ms=0, ask=None, price=5_000_001, fee=10, receipt=b"r",
+        noted_ms=5,
         settled_ms=10**12, learnt_ms=10**12, fetched_ms=None, loaded_ms=None, refund=None, refunded_ms=None, reason="",
     )  # fmt: skip
     return dataclasses.replace(trade, **changes)  # type: ignore[arg-type]

@@ -161,7 +161,7 @@ async def test_what_is_upon_another_purchase_cannot_be_bought_alone(
         results = await visits(
             market, {"poor": specialist(0, 1, seed=1), **SELLERS}, poor=BUY, **dict.fromkeys(SELLERS, SELL)
         )
-        assert "buy that one first" in results["poor"].note
+        assert "must be bought first" in results["poor"].note
         broker = market.running.peer_id
         open_words = await market.agent("poor")._journal.run(AgentJournal.unanswered, broker)
         assert open_words == [], "sent again it would be refused again"
