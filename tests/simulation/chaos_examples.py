@@ -15,7 +15,7 @@ import torch
 from market_examples import CREDIT, blobs, left, right, terms
 from torch import Tensor
 
-from p2pmarket import limits
+from p2pmarket import limits, records
 from p2pmarket.broker_node import broker, desk
 from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.broker_node.service import build_appraiser
@@ -25,6 +25,7 @@ from p2pmarket.ledger.trade import STATES
 from p2pmarket.market import MarketTerms
 from p2pmarket.network import transfer
 from p2pmarket.node import link
+from p2pmarket.parcel import ParcelContext
 from p2pmarket.simulation.chaos import MakeAppraiser, Outcome, Plan, Snapshot, one_row, run_chaos
 from p2pmarket.simulation.invariants import problems_at_rest
 from p2pmarket.simulation.synthetic import SyntheticAppraiser
@@ -43,6 +44,7 @@ CONSTANTS = {
 
 
 def as_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    records._fields(ParcelContext)  # read its bounds before they change: they are read once in a process
     for (module, name), value in CONSTANTS.items():
         monkeypatch.setattr(module, name, value)
 

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -45,9 +45,13 @@ def seeds() -> list[Any]:
 
 
 @pytest.fixture(autouse=True)
-def service(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def service(quick: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     as_in_service(monkeypatch)
-    logging.getLogger("p2pmarket").setLevel(logging.CRITICAL)
+    log = logging.getLogger("p2pmarket")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    yield
+    log.setLevel(before)
 
 
 @pytest.mark.parametrize("seed", seeds())
