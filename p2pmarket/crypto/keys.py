@@ -9,6 +9,7 @@ the remedy, and with `MalformedMessage` for a peer id that came from elsewhere.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -94,6 +95,7 @@ class Identity:
         return _FILE_PREFIX + self._key.private_bytes_raw() + self.public_key
 
 
+@functools.lru_cache(maxsize=4096)
 def peer_id_of(public_key: bytes) -> str:
     """The peer id of a 32-byte Ed25519 public key (libp2p peer id specification, identity multihash)."""
     return base58.b58encode(_PEER_ID_PREFIX + public_key).decode("ascii")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TypeVar
 
-from p2pmarket.crypto.signing import Signable, signer_of, type_of, verify
+from p2pmarket.crypto.signing import Signable, signer_of, type_of, unverified, verify
 from p2pmarket.errors import BadSignature, Expired, RuleBroken
 from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.messages import Ask, Bid, GainReport, Submit
@@ -56,8 +56,11 @@ def check_buyer(row: TradeRow, by: str) -> None:
 
 
 def purchase_before(row: TradeRow) -> bytes | None:
-    """The trade upon which this one's gain was measured, as its report says; None: upon the buyer's own snapshot."""
-    return None if row.report is None else verified(row.report, GainReport).after
+    """The trade upon which this one's gain was measured, as its report says; None: upon the buyer's own snapshot.
+
+    The report is this ledger's own word; the audit verifies it.
+    """
+    return None if row.report is None else unverified(row.report, GainReport).after
 
 
 def check_running(what: str, expires_ms: int | None, now_ms: int) -> None:

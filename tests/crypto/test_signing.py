@@ -11,7 +11,7 @@ from crypto_examples import NOW_MS, SELLER, SIGNED_TYPES, STRANGER, example
 
 from p2pmarket import limits
 from p2pmarket.crypto import signing
-from p2pmarket.crypto.signing import check_fresh, sign, signer_of, type_of, verify
+from p2pmarket.crypto.signing import check_fresh, sign, signer_of, type_of, unverified, verify
 from p2pmarket.errors import BadSignature, Expired, MalformedMessage, TooLarge
 from p2pmarket.messages import Ask, Bid, Done, Welcome
 
@@ -83,3 +83,15 @@ def test_time_has_an_end_and_a_skew() -> None:
         check_fresh(NOW_MS + 3_001, NOW_MS + 10_000, NOW_MS)
     with pytest.raises(Expired, match="ran out"):
         check_fresh(NOW_MS - 10_000, NOW_MS, NOW_MS, what="bid")
+
+
+def test_what_was_verified_before_is_read_without_its_signature_and_still_by_its_type() -> None:
+    data = sign(SELLER, Done())
+    key_at = 1 + data[0]
+    forged = data[: key_at + 32] + bytes(64) + data[key_at + 96 :]  # no signature
+    assert unverified(data, Done) == verify(data, Done, signer=None)
+    assert unverified(forged, Done) == Done()
+    with pytest.raises(BadSignature):
+        verify(forged, Done, signer=None)
+    with pytest.raises(MalformedMessage):
+        unverified(data, Bid)
