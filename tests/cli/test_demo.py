@@ -96,7 +96,11 @@ def test_demo_leaves_a_report_folder_that_was_there(tmp_path):
 
 def test_demo_interrupted_leaves_no_report(tmp_path):
     demo = subprocess.Popen(
-        [*COMMAND, "demo", "--report", tmp_path / "report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "demo", "--report", tmp_path / "report"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells have background jobs ignore it
     )
     assert "scikit-learn's digits" in demo.stdout.readline()
     demo.send_signal(signal.SIGINT)
