@@ -77,7 +77,7 @@ async def test_listings_of_a_running_market(market: Market):
         p2pmarket("trades", "--json", "--state", market.broker_state),
         p2pmarket("trades", "--json", "--state", market.net.folder / "other"),
         p2pmarket("ledger", "balances", "--json", "--state", market.broker_state),
-        p2pmarket("ledger", "verify", "--json", "--state", market.broker_state),
+        p2pmarket("ledger", "audit", "--json", "--state", market.broker_state),
     )
     assert [(row["market"], row["broker"]) for row in rows_of(markets)] == [("clouds", market.broker.ready["peer_id"])]
     assert [row["seller"] for row in rows_of(offers)] == [market.peer_id("seller")]
