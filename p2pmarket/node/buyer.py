@@ -295,8 +295,8 @@ class Buyer:
         except Refused as error:
             if error.code not in FINAL_CODES:
                 raise
-            await self._journal.run(AgentJournal.answered, bid.message_id, str(error).encode())
             await self._journal.run(AgentJournal.end, broker, bid.trade, error.code)
+            await self._journal.run(AgentJournal.answered, bid.message_id, str(error).encode())
             if bid.revision > 0:  # the bid before it was unmatched: without a word the trade would wait for its time
                 await self._say_no(joined, (bid.trade,))
             return str(error)

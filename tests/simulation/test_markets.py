@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,31 @@ async def test_a_bid_above_the_balance_is_refused_and_nothing_moves(open_market:
         assert await states(market) == {"appraised": 1}, "it was never placed, and binds nobody"
         assert (await buyer.trade(left())).problem == "", "an answer of this kind is final: nothing is left open"
         await in_order(market, 2)
+
+
+async def test_a_buyer_that_dies_on_a_refusal_has_ended_the_trade_or_sends_the_bid_again(
+    open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spendthrift(Strategy):
+        def bid(self, report: GainReport, wallet: Wallet) -> int | None:
+            return 50 * CREDIT
+
+    written: list[str] = []
+    for name in ("end", "answered"):
+        real = getattr(AgentJournal, name)
+
+        def watched(
+            journal: AgentJournal, *given: Any, real: Callable[..., None] = real, name: str = name, **more: Any
+        ) -> None:
+            written.append(name)
+            real(journal, *given, **more)
+
+        monkeypatch.setattr(AgentJournal, name, watched)
+    async with open_market(rounds="continuous") as market:
+        _, buyer = await seller_and_buyer(market, Strategy(buy=False, reserve=20 * CREDIT), Spendthrift(sell=False))
+        await buyer.trade(left())
+    # The bid counts as answered last: who dies before that asks again, who dies after it has nothing left to do.
+    assert written == ["end", "answered"]
 
 
 # ---- live asks ------------------------------------------------------------------------------------------------------
