@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "p2pmarket"
 
 FLOORS = (
     ("errors", "limits"),
-    ("units", "failpoints", "records", "files", "events", "threads", "plugins", "permutation"),
+    ("units", "failpoints", "records", "files", "events", "threads", "plugins", "permutation", "charts"),
     ("parcel", "messages", "options"),
     ("market", "settings"),
     ("crypto",),
@@ -28,6 +28,8 @@ FLOORS = (
     ("network",),
     ("node", "broker_node"),
     ("simulation",),
+    ("experiments",),
+    ("paper", "report"),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -37,7 +39,10 @@ DOORS = {"__main__.py", "node/__main__.py", "broker_node/__main__.py"}
 FRONT = "__init__.py"
 """The package's public names: mentions the roles to type checkers, imports them when first used."""
 
-TORCH = {"parameters", "alignment", "appraisal", "models", "datasets", "node", "broker_node", "simulation"}
+TORCH = {
+    *("parameters", "alignment", "appraisal", "models", "datasets", "node", "broker_node", "simulation"),
+    *("experiments", "paper"),
+}
 """Rooms that compute with tensors. The command line imports it inside functions only."""
 HIVEMIND_FILE = "network/libp2p.py"
 
