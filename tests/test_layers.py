@@ -19,8 +19,8 @@ PACKAGE = Path(__file__).parent.parent / "p2pmarket"
 
 FLOORS = (
     ("errors", "limits"),
-    ("units", "failpoints", "records", "files", "events", "threads", "plugins", "permutation", "charts"),
-    ("parcel", "messages", "options"),
+    ("units", "failpoints", "records", "files", "events", "threads", "plugins", "permutation"),
+    ("parcel", "messages", "options", "charts"),
     ("market", "settings"),
     ("crypto",),
     ("parameters", "alignment", "pricing", "ledger", "models", "datasets", "wire"),
