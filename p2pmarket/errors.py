@@ -6,6 +6,7 @@
     +-- UserFault                exit 2   what the person running this program gave it
     |   +-- SettingsError            a flag, variable or configuration key
     |   +-- TermsError               a market's terms file
+    |   +-- ScenarioError            a simulation's scenario
     |   +-- DataError                a data file
     |   +-- ModelError               a model that cannot be built or does not match the terms
     |   +-- IdentityError            an identity file that cannot be read
@@ -70,6 +71,12 @@ class TermsError(UserFault):
     """A market's terms file is wrong."""
 
     code = "bad-terms"
+
+
+class ScenarioError(UserFault):
+    """A simulation's scenario is wrong, or does not fit the folder of results it is to go on in."""
+
+    code = "bad-scenario"
 
 
 class DataError(UserFault):

@@ -200,13 +200,25 @@ class MarketInMemory:
         self._agents[name] = await life.within(start())
         return self._agents[name].agent
 
-    async def visit(self, name: str, model: Tradable, *, step: int | None = None) -> TradeResult:
+    async def visit(self, name: str, model: Tradable, *, task: str = "", step: int | None = None) -> TradeResult:
         """One visit of an agent, in its own process.
 
         :raises Ended: it crashed meanwhile
         """
         running = self._agents[name]
-        return await running.life.within(running.agent.trade(model, step=step))
+        return await running.life.within(running.agent.trade(model, task=task, step=step))
+
+    async def loaded(self, name: str, result: TradeResult) -> TradeResult:
+        """Notes, in the agent's own process, that what a visit with tensors bought is loaded.
+
+        :raises Ended: it crashed meanwhile
+        """
+        running = self._agents[name]
+        return await running.life.within(running.agent.loaded(result))
+
+    def is_running(self, name: str) -> bool:
+        """Whether an agent of that name was started and not stopped since."""
+        return name in self._agents
 
     async def stop_agent(self, name: str) -> None:
         """Stops an agent without a word to the broker; its folder stays."""

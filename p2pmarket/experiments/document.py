@@ -1,0 +1,192 @@
+"""A scenario's TOML document: reading it, changing one value by its path, and the points of a sweep.
+
+Knows: tables, lists and paths such as `agent.A.samples` (in a list of tables, by a table's `name` or its number from
+0). Refuses to know: what any key means (scenario.py, worlds/). Every mistake raises `ScenarioError`, which names the
+key and what could be there.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from p2pmarket.errors import ScenarioError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Document = dict[str, Any]
+T = TypeVar("T")
+MAX_POINTS = 100_000
+"""Of a sweep, times its seeds: more is a mistake."""
+
+
+def read_document(path: Path) -> Document:
+    """The document in a TOML file.
+
+    :raises ScenarioError: no such file, or not TOML
+    """
+    try:
+        document: Document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return document
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ScenarioError(f"cannot read the scenario {path}: {reason}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"the scenario {path} is not valid TOML: {error}") from None
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """SHA-256 of the document's contents, whatever the order of its keys, in hexadecimal."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def with_value(document: Document, path: str, value: object) -> Document:
+    """A copy of the document with another value at `path`; tables on the way are made where they are missing.
+
+    :raises ScenarioError: the path leads through something that is no table, or to an entry that is not there
+    """
+    changed = copy.deepcopy(document)
+    *way, last = path.split(".")
+    here: Any = changed
+    for depth, part in enumerate(way):
+        here = _child(here, part, ".".join(way[: depth + 1]))
+    if not isinstance(here, dict) or not last:
+        raise ScenarioError(f"{path!r} leads to no key of the scenario; write it as section.key or agent.NAME.key")
+    here[last] = value
+    return changed
+
+
+def _child(here: Any, part: str, path: str) -> Any:
+    if isinstance(here, list):
+        for number, one in enumerate(here):
+            if part == str(number) or (isinstance(one, dict) and one.get("name") == part):
+                return one
+        names = ", ".join(str(one.get("name", number)) for number, one in enumerate(here) if isinstance(one, dict))
+        raise ScenarioError(f"{path!r}: there is no {part!r} in that list; it has {names}")
+    if not isinstance(here, dict):
+        raise ScenarioError(f"{path!r} is a value, not a table")
+    return here.setdefault(part, {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One combination of a sweep's values."""
+
+    number: int
+    settings: Mapping[str, Any]
+    """What differs, by path."""
+    document: Document
+
+
+def points_of(document: Document) -> list[Point]:
+    """Every combination of the values in [sweep], in the order in which they are written; one point without a sweep.
+
+    :raises ScenarioError: a sweep that is no table of lists, or of too many points
+    """
+    base = {key: value for key, value in document.items() if key != "sweep"}
+    sweep = document.get("sweep", {})
+    if not isinstance(sweep, dict):
+        raise ScenarioError('[sweep] must be a table such as { "regression.distance" = [0, 5, 10] }')
+    axes = dict(_axes(sweep, ""))
+    count = 1
+    for path, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise ScenarioError(f"{path!r} in [sweep] must be a list of at least one value, not {values!r}")
+        count *= len(values)
+    if count > MAX_POINTS:
+        raise ScenarioError(f"this sweep has {count:,} points; at most {MAX_POINTS:,} are run")
+    found = []
+    for number, values in enumerate(itertools.product(*axes.values())):
+        settings = dict(zip(axes, values, strict=True))
+        point = base
+        for path, value in settings.items():
+            point = with_value(point, path, value)
+        found.append(Point(number, settings, point))
+    return found
+
+
+def _axes(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Paths and values; an unquoted a.b = [...] is a table in TOML and means the same."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _axes(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+class Table:
+    """One table of a document, read key by key; what nobody asked for is a mistake."""
+
+    def __init__(self, values: object, where: str) -> None:
+        """
+        :param where: as people write it: [scenario], [[agent]] 'A'
+        :raises ScenarioError: not a table
+        """
+        if not isinstance(values, dict):
+            raise ScenarioError(f"{where} must be a table, not {values!r}")
+        self._values = values
+        self._asked: dict[str, None] = {}
+        self.where = where
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def text(self, key: str, default: str | None = None, choices: Sequence[str] = ()) -> str:
+        """A text; of `choices`, where there are any."""
+        value = self._take(key, default, str, "a text")
+        if choices and value not in choices:
+            raise ScenarioError(f"{key} in {self.where} is {value!r}; it is one of {', '.join(choices)}")
+        return value
+
+    def whole(self, key: str, default: int | None = None, low: int = 0, high: int = 10**9) -> int:
+        """A whole number in low ... high."""
+        value = self._take(key, default, int, "a whole number")
+        if not low <= value <= high:
+            raise ScenarioError(f"{key} in {self.where} is {value}; it is from {low} to {high}")
+        return value
+
+    def number(self, key: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
+        """A finite number in low ... high."""
+        value = self._take(key, default, float, "a number")
+        if not low <= value <= high:
+            raise ScenarioError(f"{key} in {self.where} is {value}; it is from {low:g} to {high:g}")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        """true or false."""
+        return self._take(key, default, bool, "true or false")
+
+    def table(self, key: str) -> dict[str, Any]:
+        """A table; empty where it is not given."""
+        return self._take(key, {}, dict, "a table")
+
+    def many(self, key: str, default: list[Any] | None = None) -> list[Any]:
+        """A list."""
+        return self._take(key, default, list, "a list")
+
+    def done(self) -> None:
+        """:raises ScenarioError: a key that nobody asked for"""
+        unknown = sorted(set(self._values) - set(self._asked))
+        if unknown:
+            raise ScenarioError(f"unknown key {unknown[0]!r} in {self.where}; known are {', '.join(self._asked)}")
+
+    def _take(self, key: str, default: T | None, kind: type[T], words: str) -> T:
+        self._asked[key] = None
+        value = self._values.get(key, default)
+        if value is None:
+            raise ScenarioError(f"{self.where} needs a {key!r}: {words}")
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ScenarioError(f"{key} in {self.where} must be {words}, not {value!r}")
+        return value

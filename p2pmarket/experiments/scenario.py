@@ -1,0 +1,190 @@
+"""A scenario: who trades what with whom, for how long, and what goes wrong meanwhile. Read from TOML, checked whole.
+
+Knows: the document's sections and their bounds (docs/simulation.md explains every key). Refuses to know: what agents
+learn (worlds/), how a run goes (run.py). Every mistake raises `ScenarioError`, which names the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from p2pmarket.errors import ScenarioError, SettingsError, TermsError
+from p2pmarket.experiments.document import Document, Table
+from p2pmarket.experiments.worlds.contract import PROTOCOLS, AgentPlan, WorldSettings
+from p2pmarket.experiments.worlds.regression import RegressionSettings
+from p2pmarket.market import MarketTerms, parse_terms
+from p2pmarket.node.strategies.choosing import strategy_of
+from p2pmarket.node.strategy import Strategy
+from p2pmarket.options import resolve
+from p2pmarket.settings import STRATEGY, NodeSettings
+from p2pmarket.simulation.weather import Climate
+
+WORLDS: dict[str, type[Any]] = {kind.KEY: kind for kind in (RegressionSettings,)}
+MOST_AGENTS = 1024
+"""As a barrier round takes."""
+TERMS_SECTIONS = ("market", "trade", "appraisal", "pricing", "limits")
+"""Of the market's terms that a scenario may set, as [terms.pricing]; the rest is the world's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """One point of a scenario's document."""
+
+    name: str
+    about: str
+    method: str
+    protocol: str
+    rounds: int
+    """Of training, each followed by a visit to the market from `trade_from` on."""
+    trade_from: int
+    trade_every: int
+    measure_every: int
+    """Rounds between two looks at the test data; the last round is always looked at."""
+    round_seconds: float
+    """Virtual, between the beginnings of two rounds."""
+    seeds: tuple[int, ...]
+    world: WorldSettings
+    agents: tuple[AgentPlan, ...]
+    terms: Mapping[str, Any]
+    """Sections laid over the world's own."""
+    climate: Climate | None
+    """None: nothing goes wrong."""
+
+
+def parse_scenario(document: Document) -> Scenario:
+    """A scenario from one point's document.
+
+    :raises ScenarioError: names the first wrong key
+    """
+    known = ("scenario", "agent", "terms", "faults", *WORLDS)
+    unknown = sorted(set(document) - set(known) - {"sweep"})
+    if unknown:
+        raise ScenarioError(f"unknown section [{unknown[0]}] in the scenario; known are {', '.join(known)} and sweep")
+    given = [key for key in WORLDS if key in document]
+    if len(given) != 1:
+        raise ScenarioError(f"a scenario has exactly one of the sections {' and '.join(f'[{key}]' for key in WORLDS)}")
+    section = Table(document[given[0]], f"[{given[0]}]")
+    world: WorldSettings = WORLDS[given[0]].read(section)
+    section.done()
+    table = Table(document.get("scenario", {}), "[scenario]")
+    agents = _agents(document.get("agent"), world)
+    scenario = Scenario(
+        name=table.text("name"),
+        about=table.text("about", ""),
+        method=table.text("method", world.METHODS[0], world.METHODS),
+        protocol=table.text("protocol", PROTOCOLS[0], PROTOCOLS),
+        rounds=table.whole("rounds", low=1, high=1_000_000),
+        trade_from=table.whole("trade_from", 1, low=1),
+        trade_every=table.whole("trade_every", 1, low=1),
+        measure_every=table.whole("measure_every", 1, low=1),
+        round_seconds=table.number("round_seconds", 10.0, low=1.0, high=1e7),
+        seeds=_seeds(table),
+        world=world,
+        agents=agents,
+        terms=_terms(document.get("terms", {})),
+        climate=_climate(document.get("faults")),
+    )
+    table.done()
+    return scenario
+
+
+def terms_of(scenario: Scenario, from_world: Mapping[str, Any]) -> MarketTerms:
+    """The market's terms: the world's, with the scenario's laid over, and what a simulation needs unless it says so.
+
+    :raises ScenarioError: they are no terms
+    """
+    count = len(scenario.agents)
+    document: dict[str, Any] = {
+        "market": {"name": "simulated", "rounds": "barrier", "round_agents": max(2, count)},
+        "pricing": {"opening_credit": "100"},
+        "limits": {"submissions_per_hour": 1_000_000, "max_agents": max(2, count)},
+    }
+    for source in (from_world, scenario.terms):
+        for section, values in source.items():
+            document[section] = {**document.get(section, {}), **values} if isinstance(values, dict) else values
+    try:
+        return parse_terms(document)
+    except TermsError as error:
+        raise ScenarioError(f"[terms]: {error}") from None
+
+
+def _seeds(table: Table) -> tuple[int, ...]:
+    """A list of seeds, or how many."""
+    if "seeds" in table:
+        try:
+            count = table.whole("seeds", low=1, high=100_000)
+            return tuple(range(count))
+        except ScenarioError:
+            seeds = table.many("seeds")
+            if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+                raise ScenarioError("seeds in [scenario] is how many, or a list of whole numbers from 0 on") from None
+            return tuple(dict.fromkeys(seeds))
+    return (table.whole("seed", 0),)
+
+
+def _agents(tables: object, world: WorldSettings) -> tuple[AgentPlan, ...]:
+    if not isinstance(tables, list) or not tables:
+        raise ScenarioError("a scenario needs its agents: one [[agent]] table for each kind of them")
+    found: list[AgentPlan] = []
+    for number, values in enumerate(tables):
+        table = Table(values, f"[[agent]] {number}")
+        name = table.text("name", f"agent-{number}")
+        table.where = f"[[agent]] {name!r}"
+        count = table.whole("count", 1, low=1, high=MOST_AGENTS)
+        task = table.text("task", world.tasks[0], world.tasks)
+        strategy_name = table.text("strategy", "default")
+        strategy = _strategy(strategy_name, table.table("knobs"), table.where)
+        endowment = world.endowment(table)
+        table.done()
+        names = [name] if count == 1 else [f"{name}-{one}" for one in range(count)]
+        found += [AgentPlan(one, task, strategy, strategy_name, endowment) for one in names]
+    names = [plan.name for plan in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or "broker" in names:
+        raise ScenarioError(f"an agent cannot be called {(twice or ['broker'])[0]!r}: the name is taken")
+    if len(found) > MOST_AGENTS:
+        raise ScenarioError(f"{len(found)} agents; a round has at most {MOST_AGENTS}")
+    return tuple(found)
+
+
+def _strategy(name: str, knobs: Mapping[str, Any], where: str) -> Strategy:
+    """The strategy of that name; knobs as `p2pmarket node` takes them, and others where a class of one's own has them."""
+    common = {field.name for field in dataclasses.fields(NodeSettings) if field.metadata.get("group") == STRATEGY}
+    given = {key: value for key, value in knobs.items() if key in common}
+    own = {key: value for key, value in knobs.items() if key not in common}
+    try:
+        settings, origins = resolve(NodeSettings, {**given, "strategy": name}, {})
+        strategy = strategy_of(settings, origins)
+        return dataclasses.replace(strategy, **own) if own else strategy
+    except SettingsError as error:
+        raise ScenarioError(f"{where}: {str(error).replace('the flag --', 'knobs.')}") from None
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(f"{where}: the strategy {name} does not take these knobs: {error}") from None
+
+
+def _terms(values: object) -> Mapping[str, Any]:
+    table = Table(values, "[terms]")
+    found = {section: table.table(section) for section in TERMS_SECTIONS}
+    table.done()
+    return {section: values for section, values in found.items() if values}
+
+
+def _climate(values: object) -> Climate | None:
+    if values is None:
+        return None
+    table, usual = Table(values, "[faults]"), Climate()
+    climate = Climate(
+        delay_seconds=(0.0, table.number("delay_seconds", usual.delay_seconds[1], high=60.0)),
+        slow=table.number("slow", usual.slow, high=1.0),
+        slow_seconds=table.number("slow_seconds", usual.slow_seconds, high=3600.0),
+        lost=table.number("lost", usual.lost, high=0.5),
+        crash=table.number("crash", usual.crash, high=0.1),
+        partings=table.whole("partings", usual.partings, high=100_000),
+        parted_seconds=table.number("parted_seconds", usual.parted_seconds, high=1e6),
+        away_seconds=table.number("away_seconds", usual.away_seconds, high=1e6),
+        skew_ms=table.whole("skew_ms", usual.skew_ms, high=3_600_000),
+    )
+    table.done()
+    return climate

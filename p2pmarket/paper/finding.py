@@ -1,0 +1,106 @@
+"""What an experiment of the paper found: rows beside the paper's numbers, and whether each lies where it should.
+
+Knows: how a row agrees. Refuses to know: how anything was measured. Pure records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One number of a table, or one statement about a figure as a number."""
+
+    experiment: str
+    row: str
+    """What it is: "MNIST, A, with alignment, accuracy"."""
+    paper: float | None
+    """The paper's number; None where it gives none."""
+    measured: float
+    """The mean over seeds."""
+    low: float
+    high: float
+    """The stated interval: the row agrees where `measured` is in it. Infinite ends are fine."""
+    unit: str = ""
+    """"%", "credits", ..."""
+    spread: float | None = None
+    """Half of the 95 % interval of the mean over seeds (Student's); None for one seed."""
+    note: str = ""
+    """Why this interval, or what to know."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it lies in its stated interval."""
+        return math.isfinite(self.measured) and self.low <= self.measured <= self.high
+
+    def to_json(self) -> dict[str, Any]:
+        """For rows.json and --json; an infinite end is null."""
+        values = dataclasses.asdict(self)
+        for end in ("low", "high"):
+            values[end] = values[end] if math.isfinite(values[end]) else None
+        values["measured"] = self.measured if math.isfinite(self.measured) else None
+        return {**values, "agrees": self.agrees}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One experiment's result."""
+
+    experiment: str
+    title: str
+    rows: tuple[Row, ...]
+    sentence: str
+    """Whether it agrees with the paper, in one sentence."""
+    plots: tuple[Path, ...] = ()
+    missing: str = ""
+    """Why it, or a part of it, could not run (a data set that is not there); empty where nothing is missing."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every row does."""
+        return all(row.agrees for row in self.rows)
+
+
+QUICK, NORMAL, FULL = "quick", "normal", "full"
+"""Few seeds for a first look; the figures that docs/experiments.md shows; the paper's full settings, for a GPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What an experiment is given."""
+
+    folder: Path
+    """Its own: results folders and plots go there."""
+    scenarios: Path
+    """The folder of the paper's scenario files."""
+    effort: str
+    data: Path | None
+    device: str
+    jobs: int
+    seeds: int | None
+    """How many; None: as many as the effort has."""
+    progress: Callable[[str, int, int], None]
+    """Told what is being run, the finished runs and how many there are."""
+
+    def count(self, by_effort: Mapping[str, int]) -> int:
+        """How many seeds to run."""
+        return self.seeds or by_effort[self.effort]
+
+
+class Experiment(Protocol):
+    """One module of this room; listed in catalogue.py."""
+
+    NAME: str
+    """As on the command line: table-1-mnist."""
+    TITLE: str
+
+    def run(self, context: Context) -> Finding:
+        """Runs it, or takes up what is finished in its folder.
+
+        :raises MarketError: bad data, a full disk; a data set that is not there is `Finding.missing` instead
+        """
