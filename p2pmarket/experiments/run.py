@@ -40,6 +40,7 @@ from p2pmarket.simulation.weather import Crashes, DrawnWeather
 Progress = Callable[[int, int], None]
 """Told the finished rounds and how many there are; may raise to stop."""
 BROKER = "broker"
+HERE = Place()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +64,8 @@ class RunPlan:
 
 def run_once(
     plan: RunPlan,
-    place: Place = Place(),
-    progress: Progress = lambda done, of: None,  # noqa: B008 - it is frozen
+    place: Place = HERE,
+    progress: Progress = lambda done, of: None,
 ) -> RunResult:
     """Runs it.
 

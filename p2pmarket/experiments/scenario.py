@@ -150,7 +150,7 @@ def _agents(tables: object, world: WorldSettings) -> tuple[AgentPlan, ...]:
 
 
 def _strategy(name: str, knobs: Mapping[str, Any], where: str) -> Strategy:
-    """The strategy of that name; knobs as `p2pmarket node` takes them, and others where a class of one's own has them."""
+    """The strategy of that name; knobs as `p2pmarket node` takes them, others where a class of one's own has them."""
     common = {field.name for field in dataclasses.fields(NodeSettings) if field.metadata.get("group") == STRATEGY}
     given = {key: value for key, value in knobs.items() if key in common}
     own = {key: value for key, value in knobs.items() if key not in common}
