@@ -1,0 +1,59 @@
+"""Which experiments of the paper there are, by the names of the command line, and where their scenario files lie.
+
+Knows: names, modules and folders. Refuses to know: what an experiment does; its module is imported when it is asked
+for, so that a list of names costs nothing. A name that is none, or scenario files that are nowhere, raise
+`SettingsError`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from p2pmarket.errors import SettingsError
+
+if TYPE_CHECKING:
+    from p2pmarket.paper.finding import Experiment
+
+EXPERIMENTS = {
+    "figure-3": "figure_3",
+    "figure-4": "figure_4",
+    "theorem-5.1": "theorem_5_1",
+    "three-agents": "more_agents:THREE_AGENTS",
+    "competitive": "more_agents:COMPETITIVE",
+}
+"""Name -> the module of this room that is the experiment, or module:NAME where one holds several. In the paper's order."""
+INSTALLED = Path("share", "p2pmarket", "paper")
+"""Where a wheel puts the scenario files, below the environment."""
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of that name.
+
+    :raises SettingsError: there is none
+    """
+    if name not in EXPERIMENTS:
+        raise SettingsError(f"there is no experiment {name!r}; there are {', '.join(EXPERIMENTS)}, and all")
+    module, _, attribute = EXPERIMENTS[name].partition(":")
+    found = importlib.import_module(f"p2pmarket.paper.{module}")
+    return cast("Experiment", getattr(found, attribute) if attribute else found)
+
+
+def scenario_folder(given: Path | None = None) -> Path:
+    """The folder of the paper's scenario files: the one given, that of a checkout, or where a wheel installed them.
+
+    :raises SettingsError: there is none
+    """
+    if given is not None:
+        if not given.is_dir():
+            raise SettingsError(f"--scenarios {given} is no folder; name the one with figure-3.toml in it")
+        return given
+    environments = [sysconfig.get_path("data"), sysconfig.get_path("data", f"{os.name}_user")]
+    checkout = Path(__file__).parents[2] / "examples" / "paper"
+    for folder in (checkout, *(Path(one) / INSTALLED for one in environments)):
+        if (folder / "figure-3.toml").is_file():
+            return folder
+    raise SettingsError("the paper's scenario files are nowhere here; name their folder with --scenarios")

@@ -1,0 +1,172 @@
+"""What all experiments of the paper share: their scenario files, their runs, means with intervals, and lines of plots.
+
+Knows: scenarios, results and rows. Refuses to know: any of the paper's numbers. A scenario file that is not there
+raises `ScenarioError`; a data set that is not there, `DataError`, which an experiment turns into `Finding.missing`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from p2pmarket.experiments.document import Document, read_document, with_value
+from p2pmarket.experiments.recording import RoundRow
+from p2pmarket.experiments.results import RunResult
+from p2pmarket.experiments.worlds.contract import Place
+from p2pmarket.paper.finding import Context, Row
+
+CONFIDENCE = 0.95
+
+
+# ---- scenarios and runs ---------------------------------------------------------------------------------------------
+
+
+def paper_document(context: Context, file: str, changes: Mapping[str, object] | None = None) -> Document:
+    """A scenario file of the paper, with other values at some dotted paths: {"scenario.rounds": 5}.
+
+    :raises ScenarioError: no such file, or a path that leads nowhere
+    """
+    document = read_document(context.scenarios / file)
+    for path, value in (changes or {}).items():
+        document = with_value(document, path, value)
+    return document
+
+
+def runs_of(context: Context, document: Document, name: str, seeds: int) -> list[RunResult]:
+    """All runs of a scenario with seeds 0, 1, ... , kept and taken up again in the experiment's folder.
+
+    :param name: of the results folder; each effort has one of its own, as its settings may differ
+    :raises ScenarioError, DataError, MachineFault: as `run_sweep`
+    """
+    try:
+        from p2pmarket.experiments.sweep import run_sweep
+    except ImportError:
+        return _one_by_one(context, document, name, seeds)
+    return run_sweep(
+        document,
+        context.folder / f"{name}-{context.effort}",
+        place=Place(context.data, context.device),
+        jobs=context.jobs,
+        seeds=tuple(range(seeds)),
+        progress=context.progress,
+    )
+
+
+def _one_by_one(context: Context, document: Document, name: str, seeds: int) -> list[RunResult]:
+    from p2pmarket.experiments.document import digest_of, points_of
+    from p2pmarket.experiments.results import read_run, write_run
+    from p2pmarket.experiments.run import RunPlan, run_once
+    from p2pmarket.experiments.scenario import parse_scenario
+
+    folder = context.folder / f"{name}-{context.effort}" / "runs"
+    done = []
+    points = points_of(document)
+    for point in points:
+        for seed in range(seeds):
+            plan = RunPlan(
+                point.number, point.settings, digest_of(point.document), parse_scenario(point.document), seed
+            )
+            run = read_run(folder / plan.name)
+            if run is None:
+                run = run_once(plan, Place(context.data, context.device))
+                write_run(folder / plan.name, run)
+            done.append(run)
+            context.progress(name, len(done), len(points) * seeds)
+    return done
+
+
+def having(runs: Iterable[RunResult], **facts: object) -> list[RunResult]:
+    """The runs with these facts, by seed; a sweep's value is found by the last part of its path: having(runs,
+    method="market", distance=5).
+    """
+
+    def fits(run: RunResult) -> bool:
+        short = {path.rpartition(".")[2]: value for path, value in run.facts["settings"].items()}
+        return all({**short, **run.facts}[key] == value for key, value in facts.items())
+
+    return sorted((run for run in runs if fits(run)), key=lambda run: int(run.facts["seed"]))
+
+
+def rounds_of(run: RunResult, agent: str) -> list[RoundRow]:
+    """One agent's rounds, in order."""
+    return sorted((row for row in run.rounds if row.agent == agent), key=lambda row: row.round)
+
+
+def final(run: RunResult, agent: str, what: str = "loss") -> float:
+    """An agent's last loss or metric on test data, or its balance."""
+    return float(run.facts["final"][agent][what])
+
+
+def less_by(before: float, after: float) -> float:
+    """By how many per cent `after` is less than `before`."""
+    return 100.0 * (before - after) / before
+
+
+# ---- means ----------------------------------------------------------------------------------------------------------
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean, and half of its 95 % interval by Student's t; None for a single value."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None
+    from scipy.stats import t
+
+    return mean, float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def row_of(
+    experiment: str,
+    row: str,
+    values: Sequence[float],
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    paper: float | None = None,
+    unit: str = "",
+    note: str = "",
+) -> Row:
+    """A row from one value a seed; nan, which agrees with nothing, where there is none."""
+    mean, spread = mean_and_spread(values) if values else (math.nan, None)
+    return Row(experiment, row, paper, mean, low, high, unit, spread, note)
+
+
+def agreement(rows: Iterable[Row]) -> str:
+    """The beginning of an experiment's sentence: how many rows lie in their stated intervals."""
+    rows = tuple(rows)
+    count = sum(row.agrees for row in rows)
+    if count == len(rows):
+        return "Agrees with the paper"
+    return f"Does not agree in {len(rows) - count} of {len(rows)} rows"
+
+
+# ---- plots ----------------------------------------------------------------------------------------------------------
+
+
+def draw_runs(
+    axis: Any,
+    runs: Sequence[RunResult],
+    agent: str,
+    *,
+    color: str,
+    label: str,
+    value: Callable[[RoundRow], float] = lambda row: row.loss,
+    style: str = "-",
+) -> None:
+    """The mean over seeds by round, in a band from the least to the largest."""
+    columns = list(zip(*(map(value, rounds_of(run, agent)) for run in runs), strict=True))
+    rounds = [row.round for row in rounds_of(runs[0], agent)]
+    draw_band(axis, rounds, columns, color=color, label=label, style=style)
+
+
+def draw_band(
+    axis: Any, places: Sequence[float], values: Sequence[Sequence[float]], *, color: str, label: str, style: str = "-"
+) -> None:
+    """The mean of each place's values, in a band from the least to the largest.
+
+    :param values: for each place, one a seed
+    """
+    axis.plot(places, [statistics.fmean(column) for column in values], style, color=color, label=label)
+    axis.fill_between(places, list(map(min, values)), list(map(max, values)), color=color, alpha=0.15, linewidth=0)
