@@ -8,6 +8,7 @@ Fails with DataError. Work and memory are bounded by the file's length and by `b
 
 from __future__ import annotations
 
+import warnings
 from typing import NoReturn
 
 from p2pmarket.datasets import bounds
@@ -135,7 +136,9 @@ class _Machine:
             quoted = self._line()
             if len(quoted) < 2 or quoted[:1] not in (b"'", b'"') or quoted[-1:] != quoted[:1]:
                 self._fail("a text without quotes")
-            text = self._decoded(quoted[1:-1], "unicode_escape")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # Python only warns of an escape that does not exist
+                text = self._decoded(quoted[1:-1], "unicode_escape")
             self._stack.append(Encoded(text).bytes(self._where))
         elif code == b"V":
             self._stack.append(self._decoded(self._line(), "raw_unicode_escape"))
@@ -176,7 +179,7 @@ class _Machine:
     def _decoded(self, data: bytes, encoding: str) -> str:
         try:
             return data.decode(encoding)
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, Warning):
             self._fail(f"a text that is not {encoding}")
 
     def _pop(self) -> object:
@@ -210,7 +213,7 @@ class _Machine:
         target.extend(items)
 
     def _filled(self, target: object, items: list[object]) -> object:
-        keys = items[::2]
+        keys = [key.text if isinstance(key, Encoded) else key for key in items[::2]]
         if not isinstance(target, dict) or len(items) % 2 or not all(isinstance(key, (str, bytes)) for key in keys):
             self._fail("a dictionary whose keys are not texts")
         target.update(zip(keys, items[1::2], strict=True))
