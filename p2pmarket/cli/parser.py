@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from p2pmarket import __version__
 from p2pmarket.options import add_flag, add_flags
+from p2pmarket.paper.catalogue import EXPERIMENTS
 from p2pmarket.settings import BrokerSettings, MarketAccess, NodeSettings, PeerSettings
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_flags(doctor, MarketAccess)
     _config(commands)
     _inspect(commands)
+    _paper(commands)
+    _report(commands)
     return parser
 
 
@@ -239,3 +242,50 @@ def _inspect(commands: Commands) -> None:
         "--spec", metavar="FUNCTION", help="test the spec of package.module:function(model) instead of finding one"
     )
     _json(inspect)
+
+
+def _paper(commands: Commands) -> None:
+    paper = _command(
+        commands,
+        "paper",
+        "paper:paper",
+        "the paper's tables and figures, beside its numbers; exit code 1 where a row is outside its interval",
+    )
+    paper.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(EXPERIMENTS)}; or all")
+    efforts = paper.add_mutually_exclusive_group()
+    for effort, help_text in (
+        ("quick", "few seeds and little data: all of it in minutes on two cores"),
+        ("full", "the paper's full settings, for a GPU"),
+    ):
+        efforts.add_argument(f"--{effort}", dest="effort", action="store_const", const=effort, help=help_text)
+    paper.set_defaults(effort="normal")
+    paper.add_argument("--seeds", type=int, metavar="N", help="how many (default: by effort)")
+    paper.add_argument("--data", type=Path, metavar="PATH", help="data sets' usual files: one, or a folder of them")
+    paper.add_argument("--device", default="cpu", metavar="DEV", help="that computes: cpu, cuda (default: cpu)")
+    paper.add_argument("--jobs", type=int, default=0, metavar="N", help="runs at a time (default: as there are cores)")
+    paper.add_argument(
+        "--out",
+        type=Path,
+        default=Path("paper-results"),
+        metavar="DIR",
+        help="results, plots and rows.json; what is finished there is not run again (default: paper-results)",
+    )
+    paper.add_argument("--scenarios", type=Path, metavar="DIR", help="the paper's scenario files (default: those here)")
+    paper.add_argument("--list", action="store_true", help="only say which experiments there are")
+    _json(paper)
+
+
+def _report(commands: Commands) -> None:
+    report = _command(
+        commands,
+        "report",
+        "report:report",
+        "one HTML page to look at: a simulation's results, an agent's journal, a broker's ledger",
+    )
+    report.add_argument(
+        "folder", type=Path, metavar="DIR", help="what simulate or paper wrote, or the state folder of a node or broker"
+    )
+    report.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page to write, or to replace (default: report.html)"
+    )
+    _json(report)

@@ -25,7 +25,7 @@ EXPERIMENTS = {
     "three-agents": "more_agents:THREE_AGENTS",
     "competitive": "more_agents:COMPETITIVE",
 }
-"""Name -> the module of this room that is the experiment, or module:NAME where one holds several. In the paper's order."""
+"""Name -> the module that is the experiment, or module:NAME where one holds several; in the paper's order."""
 INSTALLED = Path("share", "p2pmarket", "paper")
 """Where a wheel puts the scenario files, below the environment."""
 

@@ -11,9 +11,10 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from p2pmarket.experiments.document import Document, read_document, with_value
+from p2pmarket.experiments.document import Document, points_of, read_document, with_value
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
+from p2pmarket.experiments.sweep import run_sweep
 from p2pmarket.experiments.worlds.contract import Place
 from p2pmarket.paper.finding import Context, Row
 
@@ -40,41 +41,16 @@ def runs_of(context: Context, document: Document, name: str, seeds: int) -> list
     :param name: of the results folder; each effort has one of its own, as its settings may differ
     :raises ScenarioError, DataError, MachineFault: as `run_sweep`
     """
-    try:
-        from p2pmarket.experiments.sweep import run_sweep
-    except ImportError:
-        return _one_by_one(context, document, name, seeds)
-    return run_sweep(
-        document,
-        context.folder / f"{name}-{context.effort}",
-        place=Place(context.data, context.device),
-        jobs=context.jobs,
-        seeds=tuple(range(seeds)),
-        progress=context.progress,
-    )
+    folder = context.folder / f"{name}-{context.effort}"
+    of, finished = len(points_of(document)) * seeds, set[str]()
 
+    def told(run: str, rounds: int, of_rounds: int) -> None:
+        if rounds == of_rounds:
+            finished.add(run)
+        context.progress(f"{context.folder.name}: {run}", len(finished), of)
 
-def _one_by_one(context: Context, document: Document, name: str, seeds: int) -> list[RunResult]:
-    from p2pmarket.experiments.document import digest_of, points_of
-    from p2pmarket.experiments.results import read_run, write_run
-    from p2pmarket.experiments.run import RunPlan, run_once
-    from p2pmarket.experiments.scenario import parse_scenario
-
-    folder = context.folder / f"{name}-{context.effort}" / "runs"
-    done = []
-    points = points_of(document)
-    for point in points:
-        for seed in range(seeds):
-            plan = RunPlan(
-                point.number, point.settings, digest_of(point.document), parse_scenario(point.document), seed
-            )
-            run = read_run(folder / plan.name)
-            if run is None:
-                run = run_once(plan, Place(context.data, context.device))
-                write_run(folder / plan.name, run)
-            done.append(run)
-            context.progress(name, len(done), len(points) * seeds)
-    return done
+    place = Place(context.data, context.device)
+    return run_sweep(document, folder, place=place, jobs=context.jobs, seeds=tuple(range(seeds)), progress=told)
 
 
 def having(runs: Iterable[RunResult], **facts: object) -> list[RunResult]:
