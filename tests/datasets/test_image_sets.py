@@ -40,6 +40,7 @@ def test_usual_names_are_found(elsewhere: Path) -> None:
 def test_a_file_or_the_data_sets_own_folder_is_taken_as_it_is(elsewhere: Path) -> None:
     folder = unpacked(elsewhere / "a", {"strange-name": b""})
     assert find_images("mnist", folder / "strange-name") == folder / "strange-name"
+    pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     own = {
         "mnist": idx_form(mnist_arrays(), compressed=True),
         "cifar10": binary_form(1) | python_form(count=1),
@@ -91,6 +92,7 @@ def test_an_unknown_name_is_told() -> None:
 
 
 def test_digits_need_no_file_and_are_always_the_same() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     assert IMAGE_SETS[-1] == "digits"
     data = load_images("digits", find_images("digits"))
     assert (len(data.train), len(data.test), data.shape) == (1348, 449, (1, 8, 8))
