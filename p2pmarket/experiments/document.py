@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -122,6 +123,44 @@ def _axes(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _axes(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def as_toml(document: Mapping[str, Any]) -> str:
+    """The document as TOML; it is read back equal. Comments are not part of a document."""
+    return "\n".join(_lines(document, "")).lstrip("\n") + "\n"
+
+
+def _lines(table: Mapping[str, Any], path: str) -> Iterator[str]:
+    tables = {key: value for key, value in table.items() if isinstance(value, dict) or _are_tables(value)}
+    for key, value in table.items():
+        if key not in tables:
+            yield f"{_key(key)} = {_value(value)}"
+    for key, value in tables.items():
+        name = f"{path}.{_key(key)}".lstrip(".")
+        for one in [value] if isinstance(value, dict) else value:
+            yield ""
+            yield f"[{name}]" if isinstance(value, dict) else f"[[{name}]]"
+            yield from _lines(one, name)
+
+
+def _are_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(key)} = {_value(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return repr(value)
 
 
 class Table:

@@ -11,15 +11,25 @@ import csv
 import dataclasses
 import io
 import json
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from p2pmarket.errors import DataError
+from p2pmarket.errors import DataError, MachineFault, ScenarioError
 from p2pmarket.experiments.recording import RoundRow, Row, TradeRow, columns, from_text
-from p2pmarket.files import private_folder, remove_tree, write_whole
+from p2pmarket.files import disk_errors, private_folder, remove_tree, replacing, write_whole
 
 RUN_FILE, ROUNDS_FILE, TRADES_FILE = "run.json", "rounds.csv", "trades.csv"
+
+SCENARIO_FILE, SUMMARY_FILE, LOCK_FILE, RUNS_FOLDER = "scenario.toml", "summary.json", ".lock", "runs"
+FORMATS = ("csv", "parquet")
+"""Of the files that hold all runs together."""
+RUN_COLUMNS = (
+    "run", "scenario", "method", "protocol", "seed", "agents", "loss", "metric", "trades", "settled", "moved", "fees",
+    "verified", "traffic_bytes", "messages", "crashes", "wall_seconds", "virtual_seconds", "digest",
+)  # fmt: skip
+"""Of runs.csv, before one column for each path of the sweep."""
 
 Facts = Mapping[str, Any]
 """One run.json; its keys are in docs/simulation.md."""
@@ -75,12 +85,141 @@ def read_all(folder: Path) -> list[RunResult]:
     return [run for run in found if run is not None]
 
 
+def is_results(folder: Path) -> bool:
+    """Whether it is a folder of results, with or without finished runs."""
+    return (folder / SCENARIO_FILE).is_file() or (folder / RUNS_FOLDER).is_dir() or (folder / LOCK_FILE).is_file()
+
+
+def folder_of(out: Path, run: str) -> Path:
+    """A run's own."""
+    return out / RUNS_FOLDER / run
+
+
+def is_finished(out: Path, run: str) -> bool:
+    """Whether the run of that name is there."""
+    return (folder_of(out, run) / RUN_FILE).exists()
+
+
+def read_facts(out: Path) -> list[dict[str, Any]]:
+    """The facts of every finished run, in order of their names; none where no run was ever finished.
+
+    :raises DataError: one cannot be read
+    """
+    found = []
+    for path in sorted((out / RUNS_FOLDER).glob(f"*/{RUN_FILE}")):
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            found.append({**facts, **{key: facts[key] for key in ("run", "digest", "settings")}})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read ({error!r}); remove its folder and run again") from None
+    return found
+
+
+def write_scenario(out: Path, text: str) -> None:
+    """The document that the folder's runs belong to.
+
+    :raises DiskFull, MachineFault: it cannot be written
+    """
+    write_whole(out / SCENARIO_FILE, text.encode(), "the results")
+
+
+def write_summary(out: Path, summary: Mapping[str, Any]) -> None:
+    """
+    :raises DiskFull, MachineFault: it cannot be written
+    """
+    write_whole(out / SUMMARY_FILE, json.dumps(summary, indent=1).encode() + b"\n", "the results")
+
+
+def check_format(format: str) -> None:
+    """
+    :raises ScenarioError: none of FORMATS
+    :raises MachineFault: it needs a package that is not installed
+    """
+    if format not in FORMATS:
+        raise ScenarioError(f"the format {format!r} is none of {', '.join(FORMATS)}")
+    if format == "parquet":
+        _pyarrow()
+
+
+def write_combined(out: Path, runs: Sequence[RunResult], format: str) -> None:
+    """All rows of all runs, and a line for each run, in one file each; those of another format go.
+
+    :raises DiskFull, MachineFault: they cannot be written
+    """
+    rounds = [row for run in runs for row in run.rounds]
+    trades = [row for run in runs for row in run.trades]
+    flat = [run_line(run.facts) for run in runs]
+    names = tuple(dict.fromkeys(key for line in flat for key in line))
+    if format == "parquet":
+        for stem, kind, rows in (("rounds", RoundRow, rounds), ("trades", TradeRow, trades)):
+            _write_parquet(out / f"{stem}.parquet", _typed(kind, rows))
+        _write_parquet(out / "runs.parquet", _pyarrow().Table.from_pylist([_plain(names, line) for line in flat]))
+    else:
+        write_whole(out / ROUNDS_FILE, as_csv(RoundRow, rounds), "the results")
+        write_whole(out / TRADES_FILE, as_csv(TradeRow, trades), "the results")
+        write_whole(
+            out / "runs.csv", _as_csv(names, ([line.get(name) for name in names] for line in flat)), "the results"
+        )
+    for stem in ("rounds", "trades", "runs"):
+        for other in FORMATS:
+            if other != format:
+                (out / f"{stem}.{other}").unlink(missing_ok=True)
+
+
+def run_line(facts: Facts) -> dict[str, Any]:
+    """One run's line of runs.csv: RUN_COLUMNS, then its sweep's values by path. Final figures are means over agents."""
+    final, ledger = list(facts["final"].values()), facts["ledger"]
+    computed = {
+        "agents": len(final),
+        "loss": statistics.fmean(float(one["loss"]) for one in final),
+        "metric": statistics.fmean(float(one["metric"]) for one in final),
+        **{key: ledger.get(key, 0) for key in ("trades", "settled", "moved", "fees")},
+        "verified": ledger.get("verified"),
+    }
+    return {**{key: computed[key] if key in computed else facts[key] for key in RUN_COLUMNS}, **facts["settings"]}
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MachineFault("Parquet files need pyarrow: pip install 'p2pmarket[research]', or choose csv") from None
+    return pyarrow
+
+
+def _typed(kind: type[Row], rows: Sequence[Row]) -> Any:
+    """A table whose columns have their types even where there is no row, or nothing but None."""
+    arrow = _pyarrow()
+    types = {"str": arrow.string(), "int": arrow.int64(), "float": arrow.float64()}
+    fields = {field.name: types[str(field.type).removesuffix(" | None")] for field in dataclasses.fields(kind)}
+    arrays = {name: arrow.array([getattr(row, name) for row in rows], type=type_) for name, type_ in fields.items()}
+    return arrow.table(arrays)
+
+
+def _plain(names: Iterable[str], line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line whose sweep's values are texts, as one column may have values of several types."""
+    return {name: line.get(name) if name in RUN_COLUMNS else json.dumps(line.get(name)) for name in names}
+
+
+def _write_parquet(path: Path, table: Any) -> None:
+    import pyarrow.parquet
+
+    with replacing(path, "the results") as temporary, disk_errors("the results", path):
+        pyarrow.parquet.write_table(table, temporary)
+
+
 def as_csv(kind: type[Row], rows: Iterable[Row]) -> bytes:
     """The rows with a line of their columns' names; floats so that they are read back exactly."""
+    names = columns(kind)
+    return _as_csv(names, ([getattr(row, name) for name in names] for row in rows))
+
+
+def _as_csv(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns(kind))
-    writer.writerows(["" if cell is None else cell for cell in dataclasses.astuple(row)] for row in rows)
+    writer.writerow(names)
+    writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
     return text.getvalue().encode()
 
 

@@ -1,0 +1,104 @@
+"""What a folder of runs comes to: each point of a sweep in one line, over its seeds, beside what agents reach alone.
+
+Knows: the facts of finished runs. Refuses to know: files, tables of terminals. A point is compared with the runs of
+method "alone" that have its other settings and its seed: differences of pairs, so that what a seed makes hard for
+everybody does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from p2pmarket.experiments.results import Facts, RunResult
+from p2pmarket.experiments.spread import mean_and_spread
+from p2pmarket.experiments.worlds.contract import ALONE
+
+FEW_AGENTS = 16
+"""So many are told one by one."""
+METHOD_PATH = "scenario.method"
+
+
+def summary_of(runs: Iterable[RunResult]) -> dict[str, Any]:
+    """A summary for scripts: docs/simulation.md lists its keys.
+
+    Every mean has half the width of its 95 % interval over seeds beside it, None for one seed.
+    """
+    facts = [run.facts for run in runs]
+    points: dict[str, list[Facts]] = {}
+    for one in facts:
+        points.setdefault(one["digest"], []).append(one)
+    alone = {(_others(one), one["seed"]): one for one in facts if one["method"] == ALONE}
+    return {
+        "scenario": facts[0]["scenario"] if facts else "",
+        "runs": len(facts),
+        "verified": all(_verified(one) for one in facts),
+        "problems": [f"{one['run']}: {problem}" for one in facts for problem in one["ledger"].get("problems", ())],
+        "points": [_point(same, alone) for same in points.values()],
+    }
+
+
+def _point(runs: Sequence[Facts], alone: Mapping[tuple[str, int], Facts]) -> dict[str, Any]:
+    first = runs[0]
+    found: dict[str, Any] = {
+        "settings": first["settings"],
+        "method": first["method"],
+        "protocol": first["protocol"],
+        "seeds": len(runs),
+        "loss": _spread([_mean(one, "loss") for one in runs]),
+        "metric": _spread([_mean(one, "metric") for one in runs]),
+        "less_loss_than_alone": None,
+        "trades": _ledger_mean(runs, "trades"),
+        "settled": _ledger_mean(runs, "settled"),
+        "moved": _ledger_mean(runs, "moved"),
+        "fees": _ledger_mean(runs, "fees"),
+        "traffic_bytes": statistics.fmean(one["traffic_bytes"] for one in runs),
+        "crashes": statistics.fmean(one["crashes"] for one in runs),
+        "wall_seconds": statistics.fmean(one["wall_seconds"] for one in runs),
+        "verified": all(_verified(one) for one in runs),
+        "agents": {},
+    }
+    pairs = [(one, alone[_others(one), one["seed"]]) for one in runs if (_others(one), one["seed"]) in alone]
+    if first["method"] != ALONE and pairs:
+        parts = [1.0 - _mean(one, "loss") / _mean(other, "loss") for one, other in pairs if _mean(other, "loss")]
+        found["less_loss_than_alone"] = _spread(parts) if parts else None
+    if len(first["final"]) <= FEW_AGENTS:
+        found["agents"] = {
+            agent: {
+                what: _spread([float(one["final"][agent][what]) for one in runs])
+                for what in ("loss", "metric", "balance")
+            }
+            for agent in first["final"]
+        }
+    return found
+
+
+def _others(facts: Facts) -> str:
+    """What else than its method a point was made with."""
+    return json.dumps({path: value for path, value in facts["settings"].items() if path != METHOD_PATH}, sort_keys=True)
+
+
+def _verified(facts: Facts) -> bool:
+    """A run without a broker has no ledger that could be wrong."""
+    return bool(facts["ledger"].get("verified", True))
+
+
+def _mean(facts: Facts, what: str) -> float:
+    return statistics.fmean(float(last[what]) for last in facts["final"].values())
+
+
+def _ledger_mean(runs: Sequence[Facts], what: str) -> float:
+    return statistics.fmean(one["ledger"].get(what, 0) for one in runs)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    """A mean and half of its interval; None where there is no finite one, as JSON has no other word for it."""
+    mean, half = mean_and_spread(values)
+    return {"mean": mean if math.isfinite(mean) else None, "half_width": _finite(half)}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
