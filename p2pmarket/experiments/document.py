@@ -12,12 +12,14 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from p2pmarket import limits
 from p2pmarket.errors import ScenarioError
 
 if sys.version_info >= (3, 11):
@@ -29,6 +31,8 @@ Document = dict[str, Any]
 T = TypeVar("T")
 MAX_POINTS = 100_000
 """Of a sweep, times its seeds: more is a mistake."""
+MAX_NAME_CHARACTERS = 48
+_NAME = re.compile(rf"\w(?:[\w -]{{0,{MAX_NAME_CHARACTERS - 2}}}\w)?")
 
 
 def read_document(path: Path) -> Document:
@@ -42,8 +46,21 @@ def read_document(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ScenarioError(f"cannot read the scenario {path}: {reason}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ScenarioError(f"the scenario {path} is not valid TOML: {error}") from None
+
+
+def read_value(text: str) -> Any:
+    """A value as a document has it: 3, 0.5, true, "a text", [1, 2]; what is none of them is a text without quotes.
+
+    :raises ScenarioError: begins as a text, a list or a table does, and is none
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        if text[:1] in tuple("\"'[{"):
+            raise ScenarioError(f"{text!r} is no TOML value: {error}") from None
+        return text
 
 
 def digest_of(document: Mapping[str, Any]) -> str:
@@ -58,10 +75,12 @@ def with_value(document: Document, path: str, value: object) -> Document:
     """
     changed = copy.deepcopy(document)
     *way, last = path.split(".")
+    if not all((*way, last)):
+        raise ScenarioError(f"{path!r} leads to no key of the scenario; write it as section.key or agent.NAME.key")
     here: Any = changed
     for depth, part in enumerate(way):
         here = _child(here, part, ".".join(way[: depth + 1]))
-    if not isinstance(here, dict) or not last:
+    if not isinstance(here, dict):
         raise ScenarioError(f"{path!r} leads to no key of the scenario; write it as section.key or agent.NAME.key")
     here[last] = value
     return changed
@@ -69,9 +88,9 @@ def with_value(document: Document, path: str, value: object) -> Document:
 
 def _child(here: Any, part: str, path: str) -> Any:
     if isinstance(here, list):
-        for number, one in enumerate(here):
-            if part == str(number) or (isinstance(one, dict) and one.get("name") == part):
-                return one
+        named = [one for one in here if isinstance(one, dict) and one.get("name") == part]
+        if named or (part.isdecimal() and int(part) < len(here)):
+            return named[0] if named else here[int(part)]
         names = ", ".join(str(one.get("name", number)) for number, one in enumerate(here) if isinstance(one, dict))
         raise ScenarioError(f"{path!r}: there is no {part!r} in that list; it has {names}")
     if not isinstance(here, dict):
@@ -92,8 +111,9 @@ class Point:
 def points_of(document: Document) -> list[Point]:
     """Every combination of the values in [sweep], in the order in which they are written; one point without a sweep.
 
-    :raises ScenarioError: a sweep that is no table of lists, or of too many points
+    :raises ScenarioError: a sweep that is no table of lists, or of too many points; a value that no run can keep
     """
+    _check_values(document, "")
     base = {key: value for key, value in document.items() if key != "sweep"}
     sweep = document.get("sweep", {})
     if not isinstance(sweep, dict):
@@ -114,6 +134,19 @@ def points_of(document: Document) -> list[Point]:
             point = with_value(point, path, value)
         found.append(Point(number, settings, point))
     return found
+
+
+def _check_values(value: object, path: str) -> None:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            _check_values(one, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            _check_values(one, f"{path}.{number}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ScenarioError(f"{path} is {value}, which is no number to reckon with")
+    elif not isinstance(value, (str, int, float)):
+        raise ScenarioError(f"{path} is {value}; a scenario has texts, numbers, true and false, lists and tables")
 
 
 def _axes(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -180,11 +213,27 @@ class Table:
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
+    def holds(self, key: str, kind: type) -> bool:
+        """Whether the value of a key is of a kind."""
+        return type(self._values.get(key)) is kind
+
     def text(self, key: str, default: str | None = None, choices: Sequence[str] = ()) -> str:
-        """A text; of `choices`, where there are any."""
+        """A text of at most MAX_TEXT_CHARACTERS; of `choices`, where there are any."""
         value = self._take(key, default, str, "a text")
+        if len(value) > limits.MAX_TEXT_CHARACTERS:
+            raise ScenarioError(f"{key} in {self.where} has more than {limits.MAX_TEXT_CHARACTERS} characters")
         if choices and value not in choices:
             raise ScenarioError(f"{key} in {self.where} is {value!r}; it is one of {', '.join(choices)}")
+        return value
+
+    def name(self, key: str, default: str | None = None) -> str:
+        """A text that can be the name of a file and a part of a path: no dots, no slashes, nothing invisible."""
+        value = self.text(key, default)
+        if not _NAME.fullmatch(value):
+            raise ScenarioError(
+                f"{key} in {self.where} is {value!r}; a name is 1 to {MAX_NAME_CHARACTERS} letters and digits, with "
+                "'-', '_' and spaces between them"
+            )
         return value
 
     def whole(self, key: str, default: int | None = None, low: int = 0, high: int = 10**9) -> int:
@@ -224,7 +273,7 @@ class Table:
         value = self._values.get(key, default)
         if value is None:
             raise ScenarioError(f"{self.where} needs a {key!r}: {words}")
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < 2**1000:
             value = float(value)
         if type(value) is not kind:
             raise ScenarioError(f"{key} in {self.where} must be {words}, not {value!r}")

@@ -13,7 +13,7 @@ import fcntl
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def plans_of(document: Document, seeds: tuple[int, ...] | None = None) -> list[R
     """
     found: dict[tuple[str, int], RunPlan] = {}
     for point in points_of(document):
+        _check_axes(point.settings)
         for plan in _plans(point, seeds):
             found.setdefault((plan.digest, plan.seed), plan)  # two points may be the same but for the scenario's name
         if len(found) > MAX_POINTS:
@@ -99,6 +100,13 @@ def run_sweep(
         if failed:
             raise _first(failed)
     return found
+
+
+def _check_axes(paths: Iterable[str]) -> None:
+    for path in paths:
+        section, _, key = path.partition(".")
+        if section == "sweep" or (section == "scenario" and key in NO_PART_OF_A_RUN):
+            raise ScenarioError(f"{path} changes no run, and is nothing to sweep over; seeds are in [scenario]")
 
 
 def _plans(point: Point, seeds: tuple[int, ...] | None) -> list[RunPlan]:
