@@ -37,7 +37,7 @@ class Outgoing:
     def __init__(self, directory: Path, sealer: Sealer) -> None:
         self.directory = directory
         self._sealer = sealer
-        self._plain = memoryview(bytearray(sealer.context.chunk_bytes))
+        self._plain = memoryview(bytearray(sealer.context.chunk_length(0)))  # the longest
 
     @classmethod
     def create(
@@ -136,7 +136,7 @@ class Outgoing:
 
         :raises DataError: the plain file is not what it was when it was sealed before
         """
-        out = memoryview(bytearray(self.context.chunk_bytes + TAG_BYTES))
+        out = memoryview(bytearray(self.context.chunk_length(0) + TAG_BYTES))
         for index in range(len(self._tags()) // TAG_BYTES, self.context.chunks):
             self.seal(index, 1, out)
         return self._sealer.trailer(self._tags())
@@ -269,8 +269,8 @@ class Incoming:
     def _verify_kept(self, opener: Opener) -> int:
         """Seals the kept chunks again: the number of them whose tags are those that were received."""
         context, tags = opener.context, self._read("tags")
-        plain = memoryview(bytearray(context.chunk_bytes))
-        scratch = memoryview(bytearray(context.chunk_bytes + TAG_BYTES))
+        plain = memoryview(bytearray(context.chunk_length(0)))
+        scratch = memoryview(bytearray(context.chunk_length(0) + TAG_BYTES))
         with disk(self.directory), opened(self._body()) as file:
             for index in range(min(len(tags) // TAG_BYTES, context.chunks)):
                 chunk = plain[: context.chunk_length(index)]

@@ -133,7 +133,8 @@ async def _send_until_verdict(stream: Stream, outgoing: Outgoing, first: int, pr
 async def _send_from(stream: Stream, outgoing: Outgoing, first: int, progress: Progress | None) -> None:
     """Chunks `first ...` and the trailer; one batch is sealed while the one before it travels."""
     context = outgoing.context
-    size = _BATCH_CHUNKS * (context.chunk_bytes + TAG_BYTES)
+    # The first chunk is the longest: a small parcel, as there are hundreds at a time, takes little memory.
+    size = min(_BATCH_CHUNKS, context.chunks) * (context.chunk_length(0) + TAG_BYTES)
     filling, travelling = memoryview(bytearray(size)), memoryview(bytearray(size))
     sealed = await _in_thread(_seal, outgoing, first, filling)
     for start in range(first, context.chunks, _BATCH_CHUNKS):
@@ -179,7 +180,7 @@ async def _receive_chunks(
     stream: Stream, incoming: Incoming, context: ParcelContext, first: int, progress: Progress | None
 ) -> None:
     """Chunks `first ...`; one batch is opened and written while the next one travels."""
-    scratch = memoryview(bytearray(context.chunk_bytes))
+    scratch = memoryview(bytearray(context.chunk_length(0)))
     batch = await _read_batch(stream, context, first)
     for start in range(first, context.chunks, _BATCH_CHUNKS):
         end = start + _BATCH_CHUNKS
