@@ -16,7 +16,7 @@ from torch import Tensor
 
 from p2pmarket.alignment import match_activations
 from p2pmarket.appraisal.appraise import align_pair, appraise
-from p2pmarket.appraisal.plan import Progress
+from p2pmarket.appraisal.plan import MergePlan, Progress
 from p2pmarket.appraisal.ranking import Scout
 from p2pmarket.broker_node.benches import TaskBench, check_groups, tradable_names, try_out
 from p2pmarket.broker_node.book import Submission
@@ -162,8 +162,9 @@ class Appraiser:
         known = self._merges.take(buyer, seller, bench.spec) if whole else None
         if known is None:
             aligned = self._align(bench, ours, theirs, worker, progress)
+            plan = self._plan(bench, ours, theirs, tradable, aligned, worker)
         else:
-            aligned = known.alignments
+            aligned, plan = known
         result = appraise(
             bench.evaluators[worker],
             bench.validation,
@@ -176,7 +177,7 @@ class Appraiser:
             seed=self._seed,
             alignment=aligned.weights,
             activations=aligned.activations,
-            plan=None if known is None else known.plan,
+            plan=plan,
             granularity=self._terms.coefficients,
             repair=self._terms.repair,
             progress=progress,
@@ -224,6 +225,18 @@ class Appraiser:
         own, other = evaluator.place(ours), evaluator.place(theirs)
         found = match_activations(evaluator.module, bench.spec, own, other, (inputs,), start=weights)
         return Alignments(weights, found)
+
+    def _plan(
+        self,
+        bench: TaskBench,
+        ours: Mapping[str, Tensor],
+        theirs: Mapping[str, Tensor],
+        tradable: Sequence[str],
+        aligned: Alignments,
+        worker: int,
+    ) -> MergePlan | None:
+        """How to merge the pair; None: as `appraise` finds best. For brokers of another method (experiments)."""
+        return None
 
     def _pack(self, tensors: Mapping[str, Tensor], buyer: Submission, out: Path) -> bytes:
         manifest = pack(

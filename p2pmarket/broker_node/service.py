@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ from p2pmarket.errors import ModelError, SettingsError
 from p2pmarket.events import Emit, stop_asked
 from p2pmarket.files import private_folder
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.market import MarketTerms, load_terms
+from p2pmarket.market import MarketTerms, Task, load_terms
 from p2pmarket.messages import PROTOCOL_VERSION, BrokerStatement
 from p2pmarket.models import build_model, permutation_spec
 from p2pmarket.network.directory import announce
@@ -108,21 +109,31 @@ def build_appraiser(
     """
     benches = {}
     for task in terms.tasks:
-        arguments = terms.arguments(task.name)
-        model = build_model(terms.model, arguments, allow_import=True)
         samples = data[task.name]
-        spec, symmetries = symmetries_of(terms.model, arguments, model, samples.inputs[:SYMMETRY_SAMPLES])
-        benches[task.name] = TaskBench(
-            model=model,
-            spec=spec,
-            symmetries=symmetries,
-            evaluators=evaluators_for(model, device=device, loss=task.loss, metric=task.metric),
-            validation=Validation.split(samples.inputs, samples.targets, select_fraction=select_fraction, seed=seed),
-            schema=schema_of(model),
-        )
+        validation = Validation.split(samples.inputs, samples.targets, select_fraction=select_fraction, seed=seed)
+        benches[task.name] = build_bench(terms, task, validation, device=device)
     appraiser = Appraiser(terms, benches, seed=seed)
     appraiser.self_test()
     return appraiser
+
+
+def build_bench(terms: MarketTerms, task: Task, validation: Validation, **options: Any) -> TaskBench:
+    """What one task of a market is measured with; not tried out yet.
+
+    :param options: those of `evaluators_for`
+    :raises ModelError: the model cannot be built
+    """
+    arguments = terms.arguments(task.name)
+    model = build_model(terms.model, arguments, allow_import=True)
+    spec, symmetries = symmetries_of(terms.model, arguments, model, validation.select_inputs[:SYMMETRY_SAMPLES])
+    return TaskBench(
+        model=model,
+        spec=spec,
+        symmetries=symmetries,
+        evaluators=evaluators_for(model, loss=task.loss, metric=task.metric, **options),
+        validation=validation,
+        schema=schema_of(model),
+    )
 
 
 def symmetries_of(

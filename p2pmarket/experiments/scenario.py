@@ -13,6 +13,7 @@ from typing import Any
 from p2pmarket.errors import ScenarioError, SettingsError, TermsError
 from p2pmarket.experiments.document import Document, Table
 from p2pmarket.experiments.worlds.contract import PROTOCOLS, AgentPlan, WorldSettings
+from p2pmarket.experiments.worlds.images import ImageSettings
 from p2pmarket.experiments.worlds.regression import RegressionSettings
 from p2pmarket.market import MarketTerms, parse_terms
 from p2pmarket.node.strategies.choosing import strategy_of
@@ -21,11 +22,14 @@ from p2pmarket.options import resolve
 from p2pmarket.settings import STRATEGY, NodeSettings
 from p2pmarket.simulation.weather import Climate
 
-WORLDS: dict[str, type[Any]] = {kind.KEY: kind for kind in (RegressionSettings,)}
+WORLDS: dict[str, type[Any]] = {kind.KEY: kind for kind in (RegressionSettings, ImageSettings)}
 MOST_AGENTS = 1024
 """As a barrier round takes."""
 TERMS_SECTIONS = ("market", "trade", "appraisal", "pricing", "limits")
 """Of the market's terms that a scenario may set, as [terms.pricing]; the rest is the world's."""
+_ANY_WORLD = {"model": {"name": "any"}, "task": [{"name": "any", "loss": "mse", "metric": "loss"}]}
+MAX_SEED = 2**53 - 1
+MAX_SEEDS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,7 @@ def parse_scenario(document: Document) -> Scenario:
     table = Table(document.get("scenario", {}), "[scenario]")
     agents = _agents(document.get("agent"), world)
     scenario = Scenario(
-        name=table.text("name"),
+        name=table.name("name"),
         about=table.text("about", ""),
         method=table.text("method", world.METHODS[0], world.METHODS),
         protocol=table.text("protocol", PROTOCOLS[0], PROTOCOLS),
@@ -87,6 +91,7 @@ def parse_scenario(document: Document) -> Scenario:
         climate=_climate(document.get("faults")),
     )
     table.done()
+    terms_of(scenario, _ANY_WORLD)  # wrong ones are told now, not after the data were read
     return scenario
 
 
@@ -111,17 +116,17 @@ def terms_of(scenario: Scenario, from_world: Mapping[str, Any]) -> MarketTerms:
 
 
 def _seeds(table: Table) -> tuple[int, ...]:
-    """A list of seeds, or how many."""
-    if "seeds" in table:
-        try:
-            count = table.whole("seeds", low=1, high=100_000)
-            return tuple(range(count))
-        except ScenarioError:
-            seeds = table.many("seeds")
-            if not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-                raise ScenarioError("seeds in [scenario] is how many, or a list of whole numbers from 0 on") from None
-            return tuple(dict.fromkeys(seeds))
-    return (table.whole("seed", 0),)
+    """A list of seeds, or how many: 0, 1, ..."""
+    if "seeds" not in table:
+        return (table.whole("seed", 0, high=MAX_SEED),)
+    if table.holds("seeds", int):
+        return tuple(range(table.whole("seeds", low=1, high=MAX_SEEDS)))
+    if not table.holds("seeds", list):
+        raise ScenarioError("seeds in [scenario] is how many, or a list of whole numbers from 0 on")
+    seeds = table.many("seeds")
+    if not 1 <= len(seeds) <= MAX_SEEDS or not all(type(seed) is int and 0 <= seed <= MAX_SEED for seed in seeds):
+        raise ScenarioError(f"seeds in [scenario] is a list of 1 to {MAX_SEEDS} whole numbers from 0 to {MAX_SEED}")
+    return tuple(dict.fromkeys(seeds))
 
 
 def _agents(tables: object, world: WorldSettings) -> tuple[AgentPlan, ...]:
@@ -130,28 +135,30 @@ def _agents(tables: object, world: WorldSettings) -> tuple[AgentPlan, ...]:
     found: list[AgentPlan] = []
     for number, values in enumerate(tables):
         table = Table(values, f"[[agent]] {number}")
-        name = table.text("name", f"agent-{number}")
+        name = table.name("name", f"agent-{number}")
         table.where = f"[[agent]] {name!r}"
         count = table.whole("count", 1, low=1, high=MOST_AGENTS)
         task = table.text("task", world.tasks[0], world.tasks)
         strategy_name = table.text("strategy", "default")
-        strategy = _strategy(strategy_name, table.table("knobs"), table.where)
+        knobs = table.table("knobs")
         endowment = world.endowment(table)
         table.done()
-        names = [name] if count == 1 else [f"{name}-{one}" for one in range(count)]
-        found += [AgentPlan(one, task, strategy, strategy_name, endowment) for one in names]
+        if len(found) + count > MOST_AGENTS:
+            raise ScenarioError(f"more than {MOST_AGENTS} agents, which is what a round takes")
+        for one in [name] if count == 1 else [f"{name}-{one}" for one in range(count)]:
+            strategy = _strategy(strategy_name, knobs, table.where)  # one each: a class of one's own may remember
+            found.append(AgentPlan(one, task, strategy, strategy_name, endowment))
     names = [plan.name for plan in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or "broker" in names:
         raise ScenarioError(f"an agent cannot be called {(twice or ['broker'])[0]!r}: the name is taken")
-    if len(found) > MOST_AGENTS:
-        raise ScenarioError(f"{len(found)} agents; a round has at most {MOST_AGENTS}")
     return tuple(found)
 
 
 def _strategy(name: str, knobs: Mapping[str, Any], where: str) -> Strategy:
     """The strategy of that name; knobs as `p2pmarket node` takes them, others where a class of one's own has them."""
     common = {field.name for field in dataclasses.fields(NodeSettings) if field.metadata.get("group") == STRATEGY}
+    common -= {"strategy"}
     given = {key: value for key, value in knobs.items() if key in common}
     own = {key: value for key, value in knobs.items() if key not in common}
     try:
@@ -160,8 +167,8 @@ def _strategy(name: str, knobs: Mapping[str, Any], where: str) -> Strategy:
         return dataclasses.replace(strategy, **own) if own else strategy
     except SettingsError as error:
         raise ScenarioError(f"{where}: {str(error).replace('the flag --', 'knobs.')}") from None
-    except (TypeError, ValueError) as error:
-        raise ScenarioError(f"{where}: the strategy {name} does not take these knobs: {error}") from None
+    except Exception as error:  # a class of one's own may fail in any way
+        raise ScenarioError(f"{where}: the strategy {name} does not take these knobs: {error}") from error
 
 
 def _terms(values: object) -> Mapping[str, Any]:

@@ -29,20 +29,29 @@ class Trainer:
         momentum: float,
         batch_size: int,
         seed: int,
+        device: str = "cpu",
     ) -> None:
         """:param loss: "cross_entropy" or "mse", as the task's
         :param optimizer: "sgd", with `momentum`, or "adam"
+        :param device: where the model and its data are moved to, by torch's name
         """
-        self.model = model
-        self._data = data
+        self.model = model.to(device)
+        self._data = Dataset(data.inputs.to(device), data.targets.to(device))
         self._loss = loss
-        self._optimizer: torch.optim.Optimizer
-        if optimizer == "adam":
-            self._optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-        else:
-            self._optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
+        self._rule = (optimizer, learning_rate, momentum)
+        self.forget()
         self._batch_size = batch_size
         self._generator = torch.Generator().manual_seed(seed)
+
+    def forget(self) -> None:
+        """Starts with a new optimiser, without the moments of the one before."""
+        optimizer, learning_rate, momentum = self._rule
+        parameters = self.model.parameters()
+        self._optimizer: torch.optim.Optimizer
+        if optimizer == "adam":
+            self._optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+        else:
+            self._optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum)
 
     def epoch(self) -> float:
         """One pass over the data in a new random order; the mean loss of its steps.
@@ -50,7 +59,7 @@ class Trainer:
         :raises DataError: the data does not fit the model
         """
         self.model.train()
-        order = torch.randperm(len(self._data), generator=self._generator)
+        order = torch.randperm(len(self._data), generator=self._generator).to(self._data.targets.device)
         total = 0.0
         for batch in torch.split(order, self._batch_size):
             self._optimizer.zero_grad()
