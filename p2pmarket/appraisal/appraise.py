@@ -145,6 +145,7 @@ def appraise(
     plan: MergePlan | None = None,
     granularity: str = "auto",
     repair: bool = False,
+    controlled: bool = True,
     progress: Progress = lambda doing, done: None,
 ) -> Appraisal:
     """Appraises what `buyer` would gain from `seller`'s parameters. Equal inputs give equal results.
@@ -152,7 +153,8 @@ def appraise(
     `alignment` is `align_pair`'s, where the caller has it already; `plan` is `plan_merge`'s or `reverse`'s, made with
     that alignment. `encode_decode` is the delivery codec's round trip: what is measured is what the buyer will decode.
     `granularity` is the finest that may be used; "auto" is what the data can bear. `activations`
-    (`match_activations`'s) and `repair` are options of `plan_merge`; a plan has its own. `progress` may raise to stop.
+    (`match_activations`'s) and `repair` are options of `plan_merge`; a plan has its own. Without `controlled` the whole
+    gain is taken for the seller's merit. `progress` may raise to stop.
 
     :raises BadSnapshot: a value or a loss that is not finite
     :raises ModelError: model, spec, data, plan or codec do not fit the parameters
@@ -197,8 +199,9 @@ def appraise(
     control, adds, select_gain = bench.buyer, False, 0.0
     if delivered:
         select_gain = float((before - after).mean())
-        progress("comparing with a seller who knows nothing", 0.6)
-        control = merged_with_control(bench, sellers[plan.alignment], plan.granularity, seed=seed)
+        if controlled:
+            progress("comparing with a seller who knows nothing", 0.6)
+            control = merged_with_control(bench, sellers[plan.alignment], plan.granularity, seed=seed)
         adds = paired_gain(bench.on_select(control), after, confidence).low > 0
     progress("measuring", 0.9)
     measured = _report(bench, plan, delivered, control, confidence, reason)

@@ -41,6 +41,9 @@ a market. Equal inputs give equal results only where this time is not reached.""
 class Appraiser:
     """Appraises pairs of snapshots of one market."""
 
+    _controlled = True
+    """Whether a gain is compared with what a seller who knows nothing would bring."""
+
     def __init__(self, terms: MarketTerms, benches: Mapping[str, TaskBench], *, seed: int) -> None:
         """:param benches: one for every task in the terms"""
         self._terms = terms
@@ -180,6 +183,7 @@ class Appraiser:
             plan=plan,
             granularity=self._terms.coefficients,
             repair=self._terms.repair,
+            controlled=self._controlled,
             progress=progress,
         )
         if whole and known is None:

@@ -24,7 +24,9 @@ GRID = tuple(round(0.05 + 0.1 * step, 2) for step in range(10))
 
 
 class PaperAppraiser(Appraiser):
-    """Appraises as the paper's broker does. A merge is bought as a whole or not at all: it is never the identity."""
+    """Appraises as the paper's broker does. All of a gain is the seller's merit."""
+
+    _controlled = False
 
     def __init__(
         self,
