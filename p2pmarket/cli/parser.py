@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_flags(doctor, MarketAccess)
     _config(commands)
     _inspect(commands)
+    _simulate(commands)
     _paper(commands)
     _report(commands)
     return parser
@@ -273,6 +274,38 @@ def _paper(commands: Commands) -> None:
     paper.add_argument("--scenarios", type=Path, metavar="DIR", help="the paper's scenario files (default: those here)")
     paper.add_argument("--list", action="store_true", help="only say which experiments there are")
     _json(paper)
+
+
+def _simulate(commands: Commands) -> None:
+    simulate = _command(
+        commands,
+        "simulate",
+        "simulate:simulate",
+        "run whole markets from a scenario file: many agents, many seeds, sweeps; docs/simulation.md",
+    )
+    simulate.add_argument("scenario", type=Path, nargs="?", metavar="SCENARIO.toml", help="who trades what, how long")
+    simulate.add_argument("--out", type=Path, metavar="DIR", help="results; goes on there (default: runs/NAME)")
+    simulate.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="another value in the scenario, such as scenario.rounds=5 or agent.A.samples=100; may be given again",
+    )
+    simulate.add_argument("--seeds", type=int, metavar="N", help="so many seeds instead of the scenario's")
+    simulate.add_argument("--jobs", type=int, default=0, metavar="N", help="runs at once (default: one a core)")
+    simulate.add_argument("--data", type=Path, metavar="PATH", help="where data sets lie: a folder, or one file")
+    simulate.add_argument("--device", default="cpu", help="train and appraise on cpu, cuda, or auto (default: cpu)")
+    simulate.add_argument(
+        "--format", choices=("csv", "parquet"), default="csv", help="of the files of all runs together (default: csv)"
+    )
+    simulate.add_argument("--check", action="store_true", help="show what would be run, and run nothing")
+    simulate.add_argument("--new", type=Path, metavar="FILE", help="write a scenario to begin with to a new file")
+    simulate.add_argument(
+        "--kind", choices=("regression", "images"), default="regression", help="of --new (default: regression)"
+    )
+    add_flag(simulate, "--no_plots", action="store_true", help="draw nothing")
+    _json(simulate)
 
 
 def _report(commands: Commands) -> None:

@@ -23,6 +23,7 @@ from p2pmarket.files import disk_errors, private_folder, remove_tree, replacing,
 RUN_FILE, ROUNDS_FILE, TRADES_FILE = "run.json", "rounds.csv", "trades.csv"
 
 SCENARIO_FILE, SUMMARY_FILE, LOCK_FILE, RUNS_FOLDER = "scenario.toml", "summary.json", ".lock", "runs"
+PLOTS_FOLDER = "plots"
 FORMATS = ("csv", "parquet")
 """Of the files that hold all runs together."""
 RUN_COLUMNS = (
