@@ -118,6 +118,7 @@ def _print(finding: Finding, console: Console) -> None:
     else:
         console.print(Text(finding.title))
     for text in (
+        *(f"  {row.row}: {row.note}" for row in finding.rows if row.note),
         f"{finding.experiment}: {finding.sentence}" if finding.sentence else "",
         f"{finding.experiment}, not run: {finding.missing}" if finding.missing else "",
         f"plots: {', '.join(map(str, finding.plots))}" if finding.plots else "",
