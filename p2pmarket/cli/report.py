@@ -1,0 +1,36 @@
+"""`report`: one HTML page of a simulation's results, of an agent's journal or of a broker's ledger."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from p2pmarket import __version__
+from p2pmarket.cli.show import printable
+from p2pmarket.files import write_whole
+from p2pmarket.units import format_bytes, now_ms
+
+
+def report(given: argparse.Namespace) -> int:
+    """Writes the page and says where."""
+    from p2pmarket.report.find import story_of
+    from p2pmarket.report.page import write_page
+    from p2pmarket.report.words import moment
+
+    folder: Path = given.folder.expanduser()
+    story = story_of(folder)
+    page = write_page(story, f"Made by p2pmarket {__version__} on {moment(now_ms())} UTC.").encode(
+        errors="backslashreplace"
+    )
+    path: Path = (given.out or Path("report.html")).expanduser()
+    write_whole(path, page, "the report")
+    if given.json:
+        found = {"kind": story.kind, "title": story.title, "headline": story.headline, "warnings": list(story.warnings)}
+        print(json.dumps({**found, "path": str(path), "bytes": len(page)}))
+        return 0
+    print(printable(story.headline))
+    for warning in story.warnings:
+        print(printable(f"warning: {warning}"))
+    print(f"wrote {printable(str(path))} ({format_bytes(len(page))}); open it in any browser")
+    return 0

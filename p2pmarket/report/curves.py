@@ -1,0 +1,208 @@
+"""Rounds as charts: how agents learnt by each method, what their balances were, what the promises were worth.
+
+Knows: `RoundRow`s in groups. Refuses to know: trades, how charts are drawn. Pure functions that fail on nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from p2pmarket.experiments.recording import RoundRow
+from p2pmarket.report.deal_charts import EIGHT_OF_TEN, RANGE, kept_promises, mean_by
+from p2pmarket.report.groups import Group, is_accuracy, last_rows
+from p2pmarket.report.story import BASELINE, Chart, Dots, Line
+from p2pmarket.report.words import method_name, shown
+from p2pmarket.units import CREDIT
+
+MAX_AGENTS = 6
+"""With a chart of their own."""
+MAX_LINES = 8
+MAX_ROUNDS = 120
+"""Points of a line."""
+MAX_TASKS = 4
+
+Value = Callable[[RoundRow], float]
+
+
+def learning(groups: Sequence[Group]) -> list[Chart]:
+    """One chart an agent where they are few, else one a task; a line for each group."""
+    compared = groups[:MAX_LINES]
+    agents = sorted({agent for group in compared for agent in group.agents})
+    rows = [row for group in compared for run in group.runs for row in run.rounds]
+    if len(agents) <= MAX_AGENTS:
+        return [
+            _curves(f"Agent {shown(agent)}", compared, [row for row in rows if row.agent == agent], agent=agent)
+            for agent in agents
+        ]
+    tasks = sorted({row.task for row in rows})
+    charts = [
+        _curves(
+            f"All agents of {shown(task)}" if len(tasks) > 1 else f"All {len(agents)} agents",
+            compared,
+            [row for row in rows if row.task == task],
+            task=task,
+        )
+        for task in tasks[:MAX_TASKS]
+    ]
+    return charts + [_ends(compared, task, [row for row in rows if row.task == task]) for task in tasks[:MAX_TASKS]]
+
+
+def losses(groups: Sequence[Group]) -> Chart:
+    """The mean loss of all agents, a line for each group."""
+    lines = tuple(
+        _line(group, lambda row: row.loss, lambda row: True, band=EIGHT_OF_TEN if len(group.agents) > 1 else RANGE)
+        for group in groups[:MAX_LINES]
+    )
+    caption = "Mean over all agents and seeds, on test data by which nobody chose anything; the band holds 8 of 10."
+    return Chart("Loss", caption, "round", "loss", tuple(line for line in lines if line.x), whole_x=True)
+
+
+def by_setting(groups: Sequence[Group]) -> Chart | None:
+    """How a sweep over one number went: the metric at the end against that number; None where it is none."""
+    paths = {tuple(path for path, _ in group.settings) for group in groups}
+    if len(paths) != 1 or len(path := paths.pop()) != 1 or len({group.settings for group in groups}) < 2:
+        return None
+    values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for group in groups:
+        try:
+            place = float(group.settings[0][1])
+        except ValueError:
+            return None
+        found = [row.metric for run in group.runs for row in last_rows(run).values() if math.isfinite(row.metric)]
+        values[group.method][place] += found
+    lines = []
+    for color, (method, found_at) in enumerate(values.items()):
+        alone = method == "alone"
+        line = mean_by(found_at, method_name(method), BASELINE if alone else color, band=EIGHT_OF_TEN)
+        lines.append(dataclasses.replace(line, dashed=alone))
+    accuracy = is_accuracy([row for group in groups for run in group.runs for row in run.rounds])
+    caption = "After the last round, mean over agents and seeds; the band holds 8 of 10."
+    return Chart(
+        f"At the end, by {path[0]}", caption, path[0], "accuracy" if accuracy else "loss",
+        tuple(line for line in lines if line.x), y_axis="percent" if accuracy else "number",
+    )  # fmt: skip
+
+
+def balances(group: Group) -> Chart:
+    """Balances after each round: a line for each agent, or for many the middle and the ends."""
+    agents = group.agents
+    lines: tuple[Line, ...]
+    if len(agents) <= MAX_LINES:
+        lines = tuple(
+            _line(group, _balance, _is_of(agent), shown(agent), place, band=_range(group))
+            for place, agent in enumerate(agents)
+        )
+        caption = "After each round, fees paid" + ("; mean and range over seeds." if group.seeds > 1 else ".")
+    else:
+        values = _values(group, _balance, lambda row: True)
+        x = tuple(sorted(values))
+
+        def at(part: float) -> tuple[float, ...]:
+            return tuple(float(np.quantile(values[place], part)) for place in x)
+
+        lines = (
+            Line("the richest", x, at(1), 2),
+            Line("the median; the band holds 8 of 10", x, at(0.5), 0, at(0.1), at(0.9)),
+            Line("the poorest", x, at(0), 1),
+        )
+        caption = f"Of {len(agents)} agents after each round, fees paid."
+    return Chart("Balances", caption, "round", "credits", tuple(line for line in lines if line.x), whole_x=True)
+
+
+def promises(group: Group) -> Chart:
+    """What agents bought in a round as gain, against how their loss on test data changed in that round."""
+    pairs = []
+    for run in group.runs:
+        before: dict[str, float] = {}
+        for row in sorted(run.rounds, key=lambda one: one.round):
+            if row.bought and row.agent in before:
+                pairs.append((row.gain, before[row.agent] - row.loss))
+            before[row.agent] = row.loss
+    return kept_promises(
+        pairs,
+        "One dot for each agent and round in which it bought: the gains that the broker reported, against the fall of "
+        "its loss on test data in that round, its own training included. On the line both are the same.",
+    )
+
+
+def _curves(title: str, groups: Sequence[Group], rows: Sequence[RoundRow], *, agent: str = "", task: str = "") -> Chart:
+    accuracy = is_accuracy(rows)
+
+    def mine(row: RoundRow) -> bool:
+        return row.agent == agent if agent else row.task == task
+
+    lines = [
+        _line(group, lambda row: row.metric, mine, band=_range(group) if agent else EIGHT_OF_TEN) for group in groups
+    ]
+    who = "Test accuracy" if accuracy else "Loss on test data"
+    band = "the band is the range over seeds" if agent else "the band holds 8 of 10 agents"
+    caption = f"{who} after each round, mean over {'seeds' if agent else 'agents and seeds'}"
+    caption += f"; {band}." if any(line.low for line in lines) else "."
+    marks = tuple(sorted((line for line in lines if line.x), key=lambda line: line.color != BASELINE))
+    y_label = "accuracy" if accuracy else "loss"
+    return Chart(
+        title, caption, "round", y_label, marks, y_axis="percent" if accuracy else "number", whole_x=True
+    )  # fmt: skip
+
+
+def _ends(groups: Sequence[Group], task: str, rows: Sequence[RoundRow]) -> Chart:
+    """How every agent of a task ended, ordered by the last group: whoever is alone, where that was run."""
+    accuracy = is_accuracy(rows)
+    finals = []
+    for group in groups:
+        values: dict[str, list[float]] = defaultdict(list)
+        for run in group.runs:
+            for row in last_rows(run).values():
+                if row.task == task and math.isfinite(row.metric):
+                    values[row.agent].append(row.metric)
+        finals.append({agent: float(np.mean(found)) for agent, found in values.items()})
+    order = sorted({agent for one in finals for agent in one}, key=lambda agent: finals[-1].get(agent, 0.0))
+    place = {agent: float(number) for number, agent in enumerate(order, 1)}
+    marks = tuple(
+        Dots(group.label, tuple(place[agent] for agent in final), tuple(final.values()), group.color)
+        for group, final in zip(groups, finals, strict=True)
+        if final
+    )
+    caption = f"One dot for each agent, after the last round; from left to right by {groups[-1].label}."
+    return Chart(
+        f"Every agent at the end, {shown(task)}", caption, "agents", "accuracy" if accuracy else "loss", marks,
+        y_axis="percent" if accuracy else "number", whole_x=True,
+    )  # fmt: skip
+
+
+def _line(
+    group: Group, value: Value, fits: Value, label: str = "", color: int | None = None, *, band: float | None
+) -> Line:
+    """Means by round of the rows that fit."""
+    color = group.color if color is None else color
+    line = mean_by(_values(group, value, fits), label or group.label, color, band=band)
+    return dataclasses.replace(line, dashed=not label and group.method == "alone")
+
+
+def _values(group: Group, value: Value, fits: Value) -> dict[float, list[float]]:
+    """By round, evenly thinned where there are many, the values of all rows that fit."""
+    rows = [row for run in group.runs for row in run.rounds if fits(row)]
+    rounds = sorted({row.round for row in rows})
+    kept = {*rounds[:: math.ceil(len(rounds) / MAX_ROUNDS)], rounds[-1]} if rounds else set()
+    values: dict[float, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.round in kept and math.isfinite(value(row)):
+            values[float(row.round)].append(value(row))
+    return values
+
+
+def _is_of(agent: str) -> Value:
+    return lambda row: row.agent == agent
+
+
+def _range(group: Group) -> float | None:
+    return RANGE if group.seeds > 1 else None
+
+
+def _balance(row: RoundRow) -> float:
+    return row.balance / CREDIT

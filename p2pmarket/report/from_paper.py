@@ -1,0 +1,138 @@
+"""What `paper` leaves as a story: our numbers beside the paper's, its plots, and every results folder beneath.
+
+Knows: rows.json, plots as PNG, and folders with `runs` in them. Refuses to know: how pages look, the paper's numbers.
+A rows.json or a results folder that cannot be read raises DataError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from p2pmarket.errors import DataError
+from p2pmarket.experiments.results import read_all
+from p2pmarket.report import curves
+from p2pmarket.report.from_results import headline, problems_of
+from p2pmarket.report.groups import chief, groups_of
+from p2pmarket.report.pictures import pictures_in
+from p2pmarket.report.results_tables import comparison_table
+from p2pmarket.report.story import Part, Section, Story, Table, Tile, Words
+from p2pmarket.report.words import MAX_SENTENCE, many, number, shown
+
+ROWS_FILE = "rows.json"
+DEPTH = 3
+"""Folders below the first in which results are looked for."""
+MAX_FOLDERS = 30
+MAX_ROWS = 300
+
+
+def is_paper(folder: Path) -> bool:
+    """Whether there is anything of `paper`, or several results, in this folder."""
+    return (folder / ROWS_FILE).is_file() or next(_results_in(folder), None) is not None
+
+
+def story_of_paper(folder: Path) -> Story:
+    """The index of everything beneath.
+
+    :raises DataError: it cannot be read
+    """
+    rows, sentences = _read_rows(folder)
+    names = list(dict.fromkeys(str(row.get("experiment") or "") for row in rows))
+    found = sorted(_results_in(folder))
+    pictures, hidden = pictures_in(folder)
+    agreeing = sum(row.get("agrees") is True for row in rows)
+    sections, problems = [], []
+    if rows:
+        sections.append(
+            Section("paper", "Beside the paper", (_rows_table(rows),), "Every number that the paper gives.")
+        )
+    for place, name in enumerate(dict.fromkeys([*names, *sentences, *pictures])):
+        parts: list[Part] = [Words((shown(sentences[name], MAX_SENTENCE),))] if name in sentences else []
+        parts += pictures.get(name, [])
+        if parts:
+            sections.append(Section(f"experiment-{place}", shown(name) or "Plots", tuple(parts)))
+    for place, results in enumerate(found[:MAX_FOLDERS]):
+        section, wrong = _section(folder, results, f"results-{place}")
+        sections.append(section)
+        problems += wrong
+    told = tuple(problems[:20]) or (
+        "Nothing went wrong: no agent told of a problem, and every ledger that was kept verifies.",
+    )
+    sections.append(Section("problems", "What went wrong", (Words(told, "bad" if problems else "good"),)))
+    text = f"{agreeing} of {many(len(rows), 'number')} agree with the paper, " if rows else ""
+    text += f"{many(len(found), 'folder')} of results."
+    if len(found) > MAX_FOLDERS or hidden:
+        left = [many(len(found) - MAX_FOLDERS, "folder")] if len(found) > MAX_FOLDERS else []
+        left += [many(hidden, "plot")] if hidden else []
+        text += f" Left out to keep the page small: {' and '.join(left)}."
+    return Story(
+        "Report of experiments", shown(folder.resolve().name), text, _tiles(rows, agreeing, found), tuple(sections),
+        tuple(problems[:3]),
+    )  # fmt: skip
+
+
+def _tiles(rows: Sequence[Mapping[str, Any]], agreeing: int, found: Sequence[Path]) -> tuple[Tile, ...]:
+    tiles = [Tile("results", f"{len(found):,}", "folders")] if found else []
+    if rows:
+        value = f"{agreeing} of {len(rows)}"
+        tiles.insert(0, Tile("agree with the paper", value, "numbers", "good" if agreeing == len(rows) else "bad"))
+    return tuple(tiles)
+
+
+def _section(folder: Path, results: Path, key: str) -> tuple[Section, list[str]]:
+    """One results folder in brief, and what went wrong in it."""
+    runs = read_all(results)
+    groups = groups_of(runs)
+    first = chief(groups)
+    name = shown(str(results.relative_to(folder)))
+    if first is None:
+        return Section(key, f"Results: {name}", (), "No run is finished here."), []
+    parts: tuple[Part, ...] = (*curves.learning(groups)[:4], comparison_table(groups))
+    return Section(key, f"Results: {name}", parts, headline(groups, first)), [
+        f"{name}: {one}" for one in problems_of(runs)
+    ]
+
+
+def _read_rows(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
+    """The rows and the sentences of rows.json; none where there is no such file."""
+    path = folder / ROWS_FILE
+    if not path.is_file():
+        return [], {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[Mapping[str, Any]] = [row for row in document["rows"] if isinstance(row, dict)]
+        sentences = document.get("sentences") or {}
+        return rows, {str(name): str(text) for name, text in sentences.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read ({error!r}); run `p2pmarket paper` again") from None
+
+
+def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    def text(value: object) -> str:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return number(float(value))
+        return "" if value is None else shown(str(value))
+
+    columns = ("experiment", "row", "paper", "ours", "must lie in", "agrees", "note")
+    made = tuple(
+        (
+            text(row.get("experiment")), text(row.get("row")), text(row.get("paper")), text(row.get("measured")),
+            f"{text(row.get('low'))} … {text(row.get('high'))}",
+            "yes" if row.get("agrees") is True else "NO", shown(str(row.get("note") or ""), MAX_SENTENCE),
+        )
+        for row in rows[:MAX_ROWS]
+    )  # fmt: skip
+    return Table("The paper's numbers and ours", columns, made, frozenset({"paper", "ours", "must lie in"}))
+
+
+def _results_in(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """Folders beneath that hold results."""
+    for one in sorted(folder.iterdir()):
+        if not one.is_dir() or one.is_symlink():
+            continue
+        if (one / "runs").is_dir():
+            yield one
+        elif depth > 1:
+            yield from _results_in(one, depth - 1)

@@ -1,0 +1,231 @@
+"""A folder of results as a story: what simulate and paper wrote, read through experiments/results.py.
+
+Knows: which questions a reader of an experiment asks, and in which order. Refuses to know: how runs were made, how
+pages look. What cannot be read raises DataError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from p2pmarket.experiments.results import RunResult, read_all
+from p2pmarket.report import curves, deal_charts
+from p2pmarket.report.deals import (
+    Deal,
+    endings_table,
+    largest_table,
+    sums,
+    sums_sentence,
+    who_with_whom,
+)
+from p2pmarket.report.groups import (
+    Group,
+    alone_beside,
+    chief,
+    count,
+    deals_of,
+    fact,
+    groups_of,
+    is_accuracy,
+    last_rows,
+    settings_words,
+)
+from p2pmarket.report.pictures import pictures_in
+from p2pmarket.report.results_tables import agents_table, comparison_table, runs_table
+from p2pmarket.report.story import Part, Section, Story, Tile, Words
+from p2pmarket.report.words import MAX_SENTENCE, credits, duration, many, metric, shown
+from p2pmarket.units import format_bytes
+
+MAX_GROUPS = 6
+"""Groups whose trades a page shows."""
+MAX_PROBLEMS = 20
+
+
+def story_of_results(folder: Path) -> Story:
+    """The page of one results folder.
+
+    :raises DataError: it cannot be read
+    """
+    runs = read_all(folder)
+    groups = groups_of(runs)
+    first = chief(groups)
+    title = shown(str(fact(runs[0].facts, "scenario") or folder.name)) if runs else shown(folder.resolve().name)
+    if first is None:
+        nothing = "No run in this folder is finished; run the same command again, and it goes on where it stopped."
+        return Story("Report of an experiment", title, nothing, (), (), (nothing,))
+    problems = problems_of(runs)
+    sections = [
+        _learning(groups),
+        *_trading(first),
+        *_others(groups, first),
+        Section("agents", "Agents", (agents_table(first, groups),), f"By {first.label}, means over seeds."),
+        Section("runs", "Runs", (runs_table(runs),)),
+        *_plots(folder),
+        Section("problems", "What went wrong", (problems_words(problems, runs),)),
+    ]
+    return Story(
+        "Report of an experiment", title, headline(groups, first), tiles(runs, groups, first), tuple(sections),
+        tuple(problems[:3]),
+    )  # fmt: skip
+
+
+def headline(groups: Sequence[Group], first: Group) -> str:
+    """The whole folder in a sentence."""
+    rows = [row for run in first.runs for row in run.rounds]
+    rounds = max((row.round for row in rows), default=0)
+    parts = f"{many(len(first.agents), 'agent')}, {many(rounds, 'round')}, {many(first.seeds, 'seed')}"
+    points = list(dict.fromkeys(group.settings for group in groups))
+    if len(points) > 1:
+        parts += f", {settings_words(first.settings)} (setting {points.index(first.settings) + 1} of {len(points)})"
+    parts += ": "
+    final, before = mean_final(first), alone_beside(first, groups)
+    accuracy = is_accuracy(rows)
+    what = "mean accuracy" if accuracy else "mean loss"
+    if final is not None:
+        alone = mean_final(before) if before else None
+        parts += f"{what} {metric(final, accuracy)}"
+        parts += " in the market" if alone is not None else f" with {first.label}"
+        parts += f" against {metric(alone, accuracy)} alone; " if alone is not None else "; "
+    parts += sums_sentence(sums(deals_of(first)))
+    verified = [run for run in first.runs if fact(run.facts, "ledger", "verified") is not None]
+    if not first.has_broker or not verified:
+        return f"{parts}."
+    bad = sum(fact(run.facts, "ledger", "verified") is not True for run in verified)
+    whole = {1: "the ledger verifies", 2: "both ledgers verify"}.get(
+        len(verified), f"all {len(verified)} ledgers verify"
+    )
+    if bad:
+        whole = (
+            "THE LEDGER DOES NOT VERIFY" if len(verified) == 1 else f"{bad} OF {len(verified)} LEDGERS DO NOT VERIFY"
+        )
+    return f"{parts}; {whole}."
+
+
+def mean_final(group: Group) -> float | None:
+    """The mean metric of all agents and seeds at the end; None where there is none."""
+    found = [row.metric for run in group.runs for row in last_rows(run).values() if math.isfinite(row.metric)]
+    return sum(found) / len(found) if found else None
+
+
+def tiles(runs: Sequence[RunResult], groups: Sequence[Group], first: Group) -> tuple[Tile, ...]:
+    """The numbers of the headline, and what the runs cost."""
+    found = sums(deals_of(first))
+    rows = [row for run in first.runs for row in run.rounds]
+    accuracy, final, alone = is_accuracy(rows), mean_final(first), alone_beside(first, groups)
+    before = mean_final(alone) if alone else None
+    made = []
+    if final is not None:
+        better = before is not None and (final > before if accuracy else final < before)
+        note = f"alone {metric(before, accuracy)}" if before is not None else first.label
+        label = "mean accuracy" if accuracy else "mean loss"
+        made.append(Tile(label, metric(final, accuracy), note, "good" if better else "plain"))
+    made += [
+        Tile("trades settled", f"{found.settled:,}", f"of {found.appraised:,} appraised"),
+        Tile("credits moved", credits(found.moved), f"{credits(found.fees)} of them fees"),
+    ]
+    verified = [fact(run.facts, "ledger", "verified") for run in first.runs]
+    if first.has_broker and any(one is not None for one in verified):
+        good = all(one is True for one in verified if one is not None)
+        made.append(Tile("ledger", "verifies" if good else "does not verify", "", "good" if good else "bad"))
+    traffic = sum(count(run.facts, "traffic_bytes") for run in first.runs) / len(first.runs)
+    if traffic:
+        made.append(Tile("traffic of a run", format_bytes(traffic), "sent by all parties"))
+    wall = sum(count(run.facts, "wall_seconds") for run in runs)
+    if wall:
+        virtual = sum(count(run.facts, "virtual_seconds") for run in runs)
+        note = f"for {many(len(runs), 'run')}" + (f", {duration(virtual)} of virtual time" if virtual else "")
+        made.append(Tile("computing time", duration(wall), note))
+    return tuple(made)
+
+
+def problems_of(runs: Sequence[RunResult]) -> list[str]:
+    """Everything that was not as it should be, in words, the worst first."""
+    found = []
+    for run in runs:
+        name = shown(str(run.facts.get("run", "a run")))
+        wrong = fact(run.facts, "ledger", "problems")
+        sentences = [str(one) for one in wrong] if isinstance(wrong, list) else []
+        if fact(run.facts, "ledger", "verified") is False or sentences:
+            why = "; ".join(shown(one, MAX_SENTENCE) for one in sentences[:3]) or "its check says no more"
+            found.append(f"The ledger of {name} does not verify: {why}.")
+    said: Counter[str] = Counter(shown(row.problem, MAX_SENTENCE) for run in runs for row in run.rounds if row.problem)
+    found += [f"{sentence} ({many(times, 'time')})" for sentence, times in said.most_common()]
+    return found
+
+
+def problems_words(problems: Sequence[str], runs: Sequence[RunResult]) -> Words:
+    """What went wrong, and how often a party was crashed on purpose."""
+    crashes = int(sum(count(run.facts, "crashes") for run in runs))
+    more = len(problems) - MAX_PROBLEMS
+    sentences = (
+        *problems[:MAX_PROBLEMS],
+        *([f"And {many(more, 'problem')} more."] if more > 0 else []),
+        *([f"Parties crashed {many(crashes, 'time')} and were started again."] if crashes else []),
+    )
+    if not problems:
+        sentences = (
+            "Nothing went wrong: no agent told of a problem, and every ledger that was kept verifies.",
+            *sentences,
+        )
+    return Words(sentences, "bad" if problems else "good")
+
+
+def _learning(groups: Sequence[Group]) -> Section:
+    shown_groups = groups[: curves.MAX_LINES]
+    accurate = is_accuracy([row for group in shown_groups for run in group.runs for row in run.rounds])
+    charts: list[Part] = [*curves.learning(groups), *([curves.losses(groups)] if accurate else [])]
+    swept = curves.by_setting(groups)
+    charts = [swept, *charts] if swept else charts
+    table = (comparison_table(groups),) if len(groups) > 1 else ()
+    about = "How good the agents' models became"
+    about += ", in the market and without it." if len(groups) > 1 else "."
+    if len(groups) > len(shown_groups):
+        about += f" The charts show the first {len(shown_groups)} of {len(groups)} settings and methods, the table all."
+    return Section("learning", "Learning", (*charts, *table), about)
+
+
+def _trading(group: Group) -> list[Section]:
+    """Everything on the trades of one group."""
+    deals = deals_of(group)
+    seeds = f"Of {group.seeds} seeds together." if group.seeds > 1 else ""
+    if not deals:
+        nothing = Words(("No pair of agents was appraised, so nothing was bought or sold.",))
+        return [Section("trades", "Trades", (nothing, curves.balances(group)))] if group.has_broker else []
+    kept = (curves.promises(group), deal_charts.gains(deals, "number"))
+    money = (deal_charts.prices(deals, "number"), curves.balances(group))
+    trades = (deal_charts.endings(deals, "number"), endings_table(deals), largest_table(deals, "round"))
+    return [
+        Section("gains", "Gains: promised and kept", kept),
+        Section("prices", "Prices and balances", money),
+        Section("trades", "Trades", trades, seeds),
+        Section("partners", "Who traded with whom", who_with_whom(deals, group.agents), seeds),
+    ] if group.has_broker else []  # fmt: skip
+
+
+def _others(groups: Sequence[Group], first: Group) -> list[Section]:
+    """The trades of the other groups, folded."""
+    others = [group for group in groups if group.has_broker and group is not first]
+    sections = []
+    for place, group in enumerate(others[: MAX_GROUPS - 1]):
+        deals: list[Deal] = deals_of(group)
+        parts: tuple[Part, ...] = (
+            curves.promises(group),
+            deal_charts.prices(deals, "number"),
+            deal_charts.endings(deals, "number"),
+            curves.balances(group),
+            *who_with_whom(deals, group.agents),
+        )
+        about = f"{sums_sentence(sums(deals))}."
+        sections.append(Section(f"group-{place}", f"The trades of {group.label}", parts, about, folded=True))
+    return sections
+
+
+def _plots(folder: Path) -> list[Section]:
+    """Plots that lie in the folder, folded."""
+    found, hidden = pictures_in(folder)
+    about = f"Left out to keep the page small: {many(hidden, 'plot')}." if hidden else ""
+    parts = tuple(picture for group in found.values() for picture in group)
+    return [Section("plots", "Plots in the folder", parts, about, folded=True)] if parts else []

@@ -1,0 +1,172 @@
+"""The runs of a results folder in groups: one point of the sweep and one method, over its seeds.
+
+Knows: what a run.json says, also where an older program left something out of it. Refuses to know: charts.
+Pure functions that fail on nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from p2pmarket.experiments.recording import RoundRow
+from p2pmarket.experiments.results import Facts, RunResult
+from p2pmarket.report.deals import Deal
+from p2pmarket.report.story import BASELINE
+from p2pmarket.report.words import method_name, shown
+
+_ORDER = ("market", "paper", "unaligned", "fedavg", "alone")
+_COLORS = {"market": 0, "paper": 1, "unaligned": 3, "fedavg": 2, "alone": BASELINE}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ by their seed alone."""
+
+    method: str
+    protocol: str
+    settings: tuple[tuple[str, str], ...]
+    label: str
+    """Tells it from the other groups of its folder."""
+    runs: tuple[RunResult, ...]
+    color: int
+
+    @property
+    def seeds(self) -> int:
+        """How many runs there are."""
+        return len(self.runs)
+
+    @property
+    def has_broker(self) -> bool:
+        """Whether anything could be traded."""
+        return any(run.facts.get("broker") or run.trades for run in self.runs)
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Everybody in any run, in the order of their names."""
+        return tuple(sorted({row.agent for run in self.runs for row in run.rounds}))
+
+
+def groups_of(runs: Sequence[RunResult]) -> tuple[Group, ...]:
+    """All groups, by point and then by method: markets first, whoever is alone last."""
+    found: dict[tuple[Any, ...], list[RunResult]] = {}
+    for run in runs:
+        found.setdefault((settings_of(run.facts), _word(run.facts, "method"), _word(run.facts, "protocol")), []).append(
+            run
+        )
+    order = list(dict.fromkeys(settings for settings, _, _ in found))
+    protocols = {protocol for _, _, protocol in found}
+    groups = []
+    for settings, method, protocol in sorted(found, key=lambda key: (order.index(key[0]), _rank(key[1]))):
+        words = [method_name(method)]
+        words += [f"protocol {shown(protocol)}"] if len(protocols) > 1 else []
+        words += [settings_words(settings)] if len(order) > 1 else []
+        members = found[settings, method, protocol]
+        groups.append(Group(method, protocol, settings, ", ".join(filter(None, words)), tuple(members), 0))
+    return tuple(
+        dataclasses.replace(group, color=_color(group, place, groups, order)) for place, group in enumerate(groups)
+    )
+
+
+def _color(group: Group, place: int, groups: Sequence[Group], order: Sequence[Any]) -> int:
+    """By method where that is all in which groups differ; with whoever is alone in the colour of the same setting."""
+    if len({one.method for one in groups}) == len(groups):
+        return _COLORS.get(group.method, 5)
+    beside = {one.method for one in groups} - {"alone"}
+    return (order.index(group.settings) if len(beside) == 1 else place) % 8
+
+
+def settings_of(facts: Facts) -> tuple[tuple[str, str], ...]:
+    """What the sweep set in this run: dotted path and value."""
+    settings = facts.get("settings")
+    if not isinstance(settings, dict):
+        return ()
+    return tuple((shown(str(path)), shown(_value(value))) for path, value in settings.items())
+
+
+def settings_words(settings: Sequence[tuple[str, str]]) -> str:
+    """
+    >>> settings_words((("agents.count", "20"), ("terms.k", "0.5"))), settings_words((("a.k", "1"), ("b.k", "2")))
+    ('count=20, k=0.5', 'a.k=1, b.k=2')
+    """
+    names = [path.rpartition(".")[2] for path, _ in settings]
+    unique = len({*names}) == len(names)
+    return ", ".join(f"{name if unique else path}={value}" for name, (path, value) in zip(names, settings, strict=True))
+
+
+def chief(groups: Sequence[Group]) -> Group | None:
+    """The group that a page is about first: the first market in which something was traded, else the first group."""
+    trading = [group for group in groups if any(run.trades for run in group.runs)]
+    return next(iter(trading or [group for group in groups if group.has_broker] or groups), None)
+
+
+def alone_beside(group: Group, groups: Sequence[Group]) -> Group | None:
+    """The same agents without a market, where that was run too."""
+    return next(
+        (one for one in groups if one.method == "alone" and one.settings == group.settings and one is not group), None
+    )
+
+
+def is_accuracy(rows: Sequence[RoundRow]) -> bool:
+    """Whether the metric of these rows is a part of 1, rather than the loss again."""
+    known = [row for row in rows if math.isfinite(row.metric)]
+    return any(row.metric != row.loss for row in known) and all(0 <= row.metric <= 1 for row in known)
+
+
+def last_rows(run: RunResult) -> dict[str, RoundRow]:
+    """By agent, how it ended."""
+    return {row.agent: row for row in sorted(run.rounds, key=lambda row: row.round)}
+
+
+def deals_of(group: Group) -> list[Deal]:
+    """The trades of all its runs, at their rounds."""
+    return [
+        Deal(
+            at=float(row.round),
+            trade=row.trade,
+            buyer=row.buyer,
+            seller=row.seller,
+            task=row.task,
+            state=row.state,
+            reason=row.reason,
+            weight=row.weight,
+            gain=row.gain,
+            gain_low=row.gain_low,
+            gain_high=row.gain_high,
+            loss_before=row.loss_before,
+            bid=row.bid,
+            ask=row.ask,
+            price=row.price,
+            fee=row.fee or 0,
+        )
+        for run in group.runs
+        for row in run.trades
+    ]
+
+
+def fact(facts: Facts, *path: str) -> Any:
+    """A value inside of a run.json, None where it is not there."""
+    value: Any = facts
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def count(facts: Facts, *path: str) -> float:
+    """A number inside of a run.json, 0 where it is not there."""
+    value = fact(facts, *path)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else 0
+
+
+def _word(facts: Facts, key: str) -> str:
+    return str(facts.get(key) or "")
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _rank(method: str) -> int:
+    return _ORDER.index(method) if method in _ORDER else len(_ORDER) - 1

@@ -1,0 +1,104 @@
+"""`p2pmarket report`: where the page goes, and what is said where there is nothing to tell of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from results_examples import made_up_run, write_runs
+
+from p2pmarket.cli import main
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder with one short run."""
+    return write_runs(tmp_path / "results", [made_up_run(rounds=3)])
+
+
+def test_the_page_is_written_and_its_headline_said(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(results)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("2 agents, 3 rounds, 1 seed: mean accuracy ")
+    assert said[-1].startswith("wrote report.html (")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_a_page_is_replaced_whole(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "made" / "page.html"
+    out.parent.mkdir()
+    out.write_text("old")
+    assert main(["report", str(results), "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (
+        told["path"] == str(out) and told["bytes"] == out.stat().st_size and told["kind"] == "Report of an experiment"
+    )
+    assert told["headline"] in out.read_text(encoding="utf-8") and told["warnings"] == []
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+
+
+def test_a_full_disk_leaves_the_old_page(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "page.html"
+    out.write_text("old")
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["report", str(results), "--out", str(out)]) == 3
+    assert "the disk is full" in capsys.readouterr().err
+    assert out.read_text() == "old" and [path.name for path in tmp_path.glob(".page*")] == []
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ((), "is nothing that a report can tell of: looked for results"),
+        (("journal.sqlite",), "holds journal.sqlite without the identity.key it belongs to"),
+        (("runs/one/run.json",), "the results in "),
+    ],
+)
+def test_a_folder_that_tells_nothing_is_one_sentence(
+    files: tuple[str, ...], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text("")
+    assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_no_folder_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_without_matplotlib_it_says_what_to_install(results: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from p2pmarket.cli import main; "
+        f"sys.exit(main(['report', {str(results)!r}, '--out', {str(tmp_path / 'page.html')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3 and "plots need matplotlib" in done.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_report_needs_no_torch(results: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from p2pmarket.cli import main; "
+        f"code = main(['report', {str(results)!r}, '--out', {str(tmp_path / 'page.html')!r}]); "
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False).returncode == 0

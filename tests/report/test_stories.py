@@ -1,0 +1,225 @@
+"""What stories tell of results: the right numbers, in words, and no more of them than a page can hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import json
+from pathlib import Path
+
+import pytest
+from results_examples import CREDIT, made_up_run, many_agents, sweep, two_agents, without_trades, write_runs
+
+from p2pmarket.errors import DataError
+from p2pmarket.experiments.results import read_all
+from p2pmarket.report import deals, groups, words
+from p2pmarket.report.deals import Deal, endings_table, largest_table, who_with_whom
+from p2pmarket.report.find import story_of
+from p2pmarket.report.page import write_page
+from p2pmarket.report.story import Chart, Heat, Matrix, Story, Table, Words
+
+
+def chart(story: Story, title: str) -> Chart:
+    return next(part for one in story.sections for part in one.parts if isinstance(part, Chart) and part.title == title)
+
+
+def table(story: Story, title: str) -> Table:
+    return next(part for one in story.sections for part in one.parts if isinstance(part, Table) and part.title == title)
+
+
+@pytest.mark.parametrize("module", [words, deals, groups])
+def test_examples_in_docstrings(module: object) -> None:
+    found = doctest.testmod(module)  # type: ignore[arg-type]
+    assert found.attempted and not found.failed
+
+
+def test_the_headline_has_the_numbers_of_the_rows(tmp_path: Path) -> None:
+    story = story_of(two_agents(tmp_path))
+    market = [run for run in read_all(tmp_path) if run.facts["method"] == "market"]
+    settled = [row for run in market for row in run.trades if row.state in ("delivered", "lapsed")]
+    moved = sum(row.price or 0 for row in settled) / CREDIT
+    final = [row.metric for run in market for row in run.rounds if row.round == 50]
+    assert story.title == "two halves of the digits"
+    assert story.headline == (
+        f"2 agents, 50 rounds, 3 seeds: mean accuracy {100 * sum(final) / len(final):.1f} % in the market against "
+        f"{story.tiles[0].note.removeprefix('alone ')} alone; {len(settled)} of 300 appraised trades settled, "
+        f"{moved:,.2f} credits moved; all 3 ledgers verify."
+    )
+    assert story.warnings == ()
+
+
+def test_curves_are_means_over_seeds_with_their_range(tmp_path: Path) -> None:
+    drawn = chart(story_of(two_agents(tmp_path)), "Agent A")
+    market = next(mark for mark in drawn.marks if mark.label == "market")
+    values = [
+        row.metric
+        for run in read_all(tmp_path)
+        if run.facts["method"] == "market"
+        for row in run.rounds
+        if row.agent == "A" and row.round == 7
+    ]
+    assert [mark.label for mark in drawn.marks] == ["alone", "market"] and len(values) == 3
+    assert market.y[7] == pytest.approx(sum(values) / 3)  # type: ignore[union-attr]
+    assert (market.low[7], market.high[7]) == (min(values), max(values))  # type: ignore[union-attr]
+
+
+def test_promises_are_what_reports_said_against_the_fall_of_the_loss(tmp_path: Path) -> None:
+    run = made_up_run(rounds=2)
+    rows = [
+        dataclasses.replace(row, bought=int(row.round == 1), gain=0.25 if row.round == 1 else 0.0, loss=2.0 - row.round)
+        for row in run.rounds
+    ]
+    write_runs(tmp_path, [dataclasses.replace(run, rounds=tuple(rows))])
+    (dots,) = chart(story_of(tmp_path), "Promised and kept").marks
+    assert (dots.x, dots.y) == ((0.25, 0.25), (1.0, 1.0))  # type: ignore[union-attr]
+
+
+def test_hundreds_of_agents_stay_a_small_page(tmp_path: Path) -> None:
+    story = story_of(many_agents(tmp_path))
+    assert len(write_page(story, "")) < 1_000_000
+    for one in story.sections:
+        for part in one.parts:
+            if isinstance(part, Table):
+                assert len(part.rows) <= 200
+            if isinstance(part, Chart):
+                assert all(len(mark.x) <= 1000 for mark in part.marks)
+    trades = table(story, "The largest trades")
+    assert len(trades.rows) == 50 and trades.note.startswith("50 of ")
+    (heat,) = [part for one in story.sections for part in one.parts if isinstance(part, Heat)]
+    assert len(heat.cells) == 200 and max(max(row) for row in heat.cells) == 1.0
+
+
+def test_a_sweep_is_compared_by_what_it_sets(tmp_path: Path) -> None:
+    story = story_of(sweep(tmp_path))
+    assert "fee_percent=0 (setting 1 of 3)" in story.headline
+    swept = chart(story, "At the end, by pricing.fee_percent")
+    assert {mark.label: mark.x for mark in swept.marks} == {"market": (0.0, 1.5, 5.0), "alone": (0.0, 1.5, 5.0)}
+    assert len(table(story, "Side by side").rows) == 6
+    assert [one.title for one in story.sections if one.folded] == [
+        "The trades of market, fee_percent=1.5", "The trades of market, fee_percent=5",
+    ]  # fmt: skip
+
+
+def test_nothing_traded_is_told_as_such(tmp_path: Path) -> None:
+    story = story_of(without_trades(tmp_path))
+    assert "no trades; the ledger verifies" in story.headline
+    (told,) = [one for one in story.sections if one.key == "trades"]
+    assert isinstance(told.parts[0], Words) and "nothing was bought" in told.parts[0].sentences[0]
+    assert problems_of(story) == ("Nothing went wrong: no agent told of a problem, and every ledger that was kept "
+                                  "verifies.", "Parties crashed 2 times and were started again.")  # fmt: skip
+
+
+def problems_of(story: Story) -> tuple[str, ...]:
+    (part,) = story.sections[-1].parts
+    assert isinstance(part, Words)
+    return part.sentences
+
+
+def test_what_went_wrong_comes_first_and_last(tmp_path: Path) -> None:
+    story = story_of(
+        write_runs(tmp_path, [made_up_run(rounds=4, verified=False, problem="the broker was not reached")])
+    )
+    assert "THE LEDGER DOES NOT VERIFY" in story.headline
+    assert story.warnings == problems_of(story)[:2]
+    assert "1 micro-credit too much" in story.warnings[0] and story.warnings[1] == "the broker was not reached (1 time)"
+    assert {tile.label: tile.tone for tile in story.tiles}["ledger"] == "bad"
+
+
+def test_an_unfinished_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "000-market-seed1").mkdir(parents=True)
+    story = story_of(tmp_path)
+    assert "No run in this folder is finished" in story.headline
+    assert "<h1>" in write_page(story, "")
+
+
+def test_facts_that_an_older_program_left_out_are_done_without(tmp_path: Path) -> None:
+    run = made_up_run(rounds=3)
+    write_runs(
+        tmp_path, [dataclasses.replace(run, facts={"run": "a", "method": "market", "ledger": None, "settings": 3})]
+    )
+    story = story_of(tmp_path)
+    assert "ledger" not in {tile.label for tile in story.tiles}
+    assert "verif" not in story.headline
+    assert write_page(story, "")
+
+
+def test_losses_that_are_no_numbers_are_passed_over(tmp_path: Path) -> None:
+    run = made_up_run(rounds=3)
+    rows = tuple(dataclasses.replace(row, loss=float("nan"), metric=float("inf")) for row in run.rounds)
+    story = story_of(write_runs(tmp_path, [dataclasses.replace(run, rounds=rows)]))
+    assert chart(story, "Agent A").empty
+    assert write_page(story, "")
+
+
+def deal(buyer: str, seller: str, state: str, price: int | None = None, **more: object) -> Deal:
+    return dataclasses.replace(Deal(1.0, "t", buyer, seller, "task", state, price=price), **more)  # type: ignore[arg-type]
+
+
+def test_only_money_that_stayed_moved_counts() -> None:
+    told = [
+        deal("A", "B", "delivered", 2 * CREDIT),
+        deal("A", "B", "lapsed", CREDIT),
+        deal("A", "B", "refunded", 9 * CREDIT),
+        deal("B", "A", "quoted"),
+        deal("B", "A", "declined", weight=0.0),
+    ]
+    assert deals.sums(told) == deals.Sums(5, 2, 3 * CREDIT, 0)
+    (matrix,) = who_with_whom(told)
+    assert isinstance(matrix, Matrix) and matrix.rows == ("A", "B")
+    assert [[cell.text for cell in row] for row in matrix.cells] == [["–", "2"], ["0", "–"]]
+    assert matrix.cells[0][1].note == "3.00"
+    assert [row[0] for row in endings_table(told).rows] == ["settled", "refunded", "no gain to buy", "still open"]
+    assert [row[-2] for row in largest_table(told, "round").rows] == ["2.00", "1.00"]
+
+
+def test_free_trades_are_seen_in_the_matrix() -> None:
+    (matrix,) = who_with_whom([deal("A", "B", "delivered", 0)])
+    assert isinstance(matrix, Matrix) and matrix.cells[0][1].strength == 1.0 and matrix.cells[1][0].strength == 0.0
+
+
+# ---- a paper's results -----------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"experiment": "table1", "row": "A, alone", "paper": 68.5, "measured": 69.8, "low": 67, "high": 71, "agrees": True,
+     "note": ""},
+    {"experiment": "figure3", "row": "<b>", "paper": None, "measured": 47.2, "low": 40, "high": 46, "agrees": False,
+     "note": "one seed"},
+]  # fmt: skip
+
+
+def write_paper(folder: Path) -> Path:
+    two_agents(folder / "table1" / "mnist")
+    sweep(folder / "figure3")
+    sentences = {"table1": "Agrees within a point.", "figure3": "Does not agree."}
+    (folder / "rows.json").write_text(json.dumps({"agrees": False, "rows": ROWS, "sentences": sentences}))
+    for place in ("table1/plots/layers.png", "figure3/loss.png"):
+        (folder / place).parent.mkdir(exist_ok=True)
+        (folder / place).write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    (folder / "figure3" / "text.png").write_bytes(b"<script>")
+    return folder
+
+
+def test_a_papers_folder_is_one_page_of_all(tmp_path: Path) -> None:
+    story = story_of(write_paper(tmp_path))
+    assert story.headline == (
+        "1 of 2 numbers agree with the paper, 2 folders of results. Left out to keep the page small: 1 plot."
+    )
+    assert [one.title for one in story.sections] == [
+        "Beside the paper", "table1", "figure3", "Results: figure3", "Results: table1/mnist", "What went wrong",
+    ]  # fmt: skip
+    assert table(story, "The paper's numbers and ours").rows[1][:6] == (
+        "figure3",
+        "<b>",
+        "",
+        "47.20",
+        "40.00 … 46.00",
+        "NO",
+    )
+    page = write_page(story, "")
+    assert page.count("data:image/png;base64,") == 2 and "<b>" not in page.replace("<td><b>", "")
+
+
+def test_rows_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('{"rows": 3}')
+    with pytest.raises(DataError, match=r"rows\.json cannot be read .*; run `p2pmarket paper` again"):
+        story_of(tmp_path)
