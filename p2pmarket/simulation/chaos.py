@@ -16,25 +16,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from p2pmarket import failpoints
 from p2pmarket.broker_node.appraiser import Appraiser
-from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import AskRequest, GainReport, Unmatched
 from p2pmarket.network.memory import MemoryNetwork
 from p2pmarket.node.strategy import Strategy, Wallet
 from p2pmarket.simulation import chance
 from p2pmarket.simulation.invariants import MailOrder
-from p2pmarket.simulation.lives import CURRENT, Ended, Gone
+from p2pmarket.simulation.lives import Ended
 from p2pmarket.simulation.market import MarketInMemory
+from p2pmarket.simulation.parties import Parties, calm, fail_points_are_steps, with_steps
 from p2pmarket.simulation.trace import Trace
 from p2pmarket.simulation.virtual import VirtualLoop, run
 from p2pmarket.simulation.weather import Climate, Crashes, DrawnWeather
 from p2pmarket.units import CREDIT
 
 START_PAUSE_SECONDS = 2.0
-REST_VISITS = 12
-"""Visits that an agent needs at most until nothing of it is open."""
+PARTING_PAUSE_SECONDS = 20.0
+"""At most, before two parties are kept apart."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,19 +117,8 @@ def run_chaos(plan: Plan, folder: Path, make_appraiser: MakeAppraiser, snapshot:
     """
     work = chance.stream(plan.seed, "work")
     loop = VirtualLoop(work_seconds=lambda: work.uniform(0.0, 0.02))
-    with chance.seeded(chance.stream(plan.seed, "ids")):
-        follow = failpoints.POINTS.follow
-        failpoints.POINTS.follow = _fail_point
-        try:
-            return run(lambda loop: _Chaos(plan, folder, loop, make_appraiser, snapshot).run(), loop)
-        finally:
-            failpoints.POINTS.follow = follow
-
-
-def _fail_point(name: str) -> None:
-    life = CURRENT.get()
-    if life is not None:
-        life.step(name)
+    with chance.seeded(chance.stream(plan.seed, "ids")), fail_points_are_steps():
+        return run(lambda loop: _Chaos(plan, folder, loop, make_appraiser, snapshot).run(), loop)
 
 
 class _Chaos:
@@ -147,12 +135,11 @@ class _Chaos:
         climate = plan.climate
         self._crashes = Crashes(rate=climate.crash, chance=chance.stream(plan.seed, "crashes"))
         self._weather = DrawnWeather(climate, chance.stream(plan.seed, "weather"))
-        self._network = MemoryNetwork(loop.now_ms, weather=self._weather, watch=self._hear)
         self._peers: dict[str, str] = {}
         self._trace = Trace(loop.now_ms, self._peers)
+        self._network = MemoryNetwork(loop.now_ms, weather=self._weather, watch=with_steps(self._trace.hear))
         self._mail = MailOrder()
         self._trace.hears.append(self._mail.hear)
-        self._broker_is_here = asyncio.Event()
         self._market = MarketInMemory(
             plan.terms,
             {},
@@ -163,6 +150,7 @@ class _Chaos:
             skews_ms={name: skews.randint(-climate.skew_ms, climate.skew_ms) for name in ("broker", *self._names)},
             watch=self._crashes,
         )
+        self._parties = Parties(self._market, climate, self._draw)
 
     async def run(self) -> Outcome:
         try:
@@ -173,17 +161,18 @@ class _Chaos:
     async def _run(self) -> Outcome:
         for name in ("broker", *self._names):
             self._peers[self._market.identity(name).peer_id] = name
-        keeping = asyncio.ensure_future(self._keep_broker())
-        parting = asyncio.ensure_future(self._part())
+        keeping = asyncio.ensure_future(self._parties.keep_broker())
+        parting = asyncio.ensure_future(
+            self._parties.part(tuple(self._peers), chance.stream(self._plan.seed, "partings"), PARTING_PAUSE_SECONDS)
+        )
         visiting = asyncio.ensure_future(self._visit_all())
         await asyncio.wait({keeping, visiting}, return_when=asyncio.FIRST_COMPLETED)
         if keeping.done():
             keeping.result()  # the broker cannot be started any more: says why
         visiting.result()
         parting.cancel()
-        self._network.heal()
-        self._weather.calm = self._crashes.calm = True
-        await self._broker_is_here.wait()
+        calm(self._network, self._weather, self._crashes)
+        await self._parties.broker_is_here.wait()
         quiet = await self._rest()
         for name in self._names:
             await self._market.stop_agent(name)
@@ -195,44 +184,14 @@ class _Chaos:
             self._mail.problems, self._loop.time(),
         )  # fmt: skip
 
-    def _hear(self, sender: str, receiver: str, data: bytes) -> None:
-        """A write: traced, and a step of its process."""
-        life = CURRENT.get()
-        try:
-            if life is not None:
-                life.step("write")
-        except Gone:
-            raise asyncio.CancelledError from None
-        self._trace.hear(sender, receiver, data)
-
-    async def _keep_broker(self) -> None:
-        """Starts the broker, again whenever it has crashed."""
-        while True:
-            try:
-                running = await self._market.start_broker()
-            except Ended:
-                await self._away()
-                continue
-            self._broker_is_here.set()
-            await running.life.buried()
-            self._broker_is_here.clear()
-            await self._market.crash("broker")
-            await self._away()
-
-    async def _away(self, long: float = 0.0) -> None:
-        """A while without a party; with that probability as long as a delivery may lie."""
-        most = self._plan.climate.away_seconds
-        if self._draw.random() < long:
-            most = 2 * self._plan.terms.delivery_ms / 1000
-        await asyncio.sleep(self._draw.uniform(0.0, most))
-
     async def _visit_all(self) -> None:
         await asyncio.gather(*(self._visit_often(name) for name in self._names))
 
     async def _visit_often(self, name: str) -> None:
         """One agent's visits; it is started again whenever it has crashed."""
         strategy = self._strategy(name)
-        await self._start(name, strategy)
+        as_long_as_it_lies = 2 * self._plan.terms.delivery_ms / 1000
+        await self._parties.start_agent(name, strategy)
         for _ in range(self._plan.visits):
             await asyncio.sleep(self._draw.uniform(0.0, START_PAUSE_SECONDS))
             try:
@@ -241,17 +200,8 @@ class _Chaos:
                 await self._market.visit(name, self._snapshot(self._tensors))
             except Ended:
                 await self._market.crash(name)
-                await self._away(long=0.3)
-                await self._start(name, strategy)
-
-    async def _start(self, name: str, strategy: Strategy) -> None:
-        """Starts an agent; one that crashes at its start is started again."""
-        while True:
-            try:
-                await self._market.start_agent(name, strategy)
-                return
-            except Ended:
-                await self._away()
+                await self._parties.stay_away(as_long_as_it_lies, 0.3)
+                await self._parties.start_agent(name, strategy)
 
     def _strategy(self, name: str) -> Strategy:
         mine = chance.stream(self._plan.seed, name)
@@ -259,34 +209,14 @@ class _Chaos:
             return Strategy(credits_per_gain=5 * CREDIT, reserve=mine.randint(0, CREDIT))
         return Whim(chance=mine, live=mine.random() < 0.4)
 
-    async def _part(self) -> None:
-        """Keeps pairs of parties apart for a while."""
-        draw, climate = chance.stream(self._plan.seed, "partings"), self._plan.climate
-        for _ in range(climate.partings):
-            await asyncio.sleep(draw.uniform(0.0, 20.0))
-            one, other = draw.sample(sorted(self._peers), 2)
-            self._network.part(one, other)
-            await asyncio.sleep(draw.uniform(0.0, climate.parted_seconds))
-            self._network.heal()
-
     async def _rest(self) -> bool:
         """Lets every agent take up what is open, without a new trade; past the terms of bids and deliveries."""
         terms = self._plan.terms
         for name in self._names:
             await self._market.crash(name)
-            await self._start(name, Strategy(buy=False, sell=False))
+            await self._parties.start_agent(name, Strategy(buy=False, sell=False))
         for _ in range(3):
             for name in self._names:
-                for _ in range(REST_VISITS):
-                    await self._market.visit(name, self._snapshot(self._tensors))
-                    if not await self._open(name):
-                        break
+                await self._parties.take_up(name, lambda: self._snapshot(self._tensors))
             await asyncio.sleep((terms.bid_ms + terms.ask_ms + terms.delivery_ms) / 1000 / 2 + 60.0)
-        return not any([await self._open(name) for name in self._names])
-
-    async def _open(self, name: str) -> bool:
-        """Whether something of an agent still waits for an answer or a delivery."""
-        journal, broker = self._market.agent(name)._journal, self._market.running.peer_id
-        unanswered = await journal.run(AgentJournal.unanswered, broker)
-        owed = await journal.run(AgentJournal.owed)
-        return bool(unanswered) or any(row.stage == "bought" for row in owed)
+        return not any([await self._parties.waits(name) for name in self._names])
