@@ -118,7 +118,7 @@ def _print(finding: Finding, console: Console) -> None:
     else:
         console.print(Text(finding.title))
     for text in (
-        *(f"  {row.row}: {row.note}" for row in finding.rows if row.note),
+        *_notes(finding),
         f"{finding.experiment}: {finding.sentence}" if finding.sentence else "",
         f"{finding.experiment}, not run: {finding.missing}" if finding.missing else "",
         f"plots: {', '.join(map(str, finding.plots))}" if finding.plots else "",
@@ -126,6 +126,13 @@ def _print(finding: Finding, console: Console) -> None:
         if text:
             console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
     console.print()
+
+
+def _notes(finding: Finding) -> Iterator[str]:
+    """Each row's note, those that are alike together."""
+    for note in dict.fromkeys(row.note for row in finding.rows if row.note):
+        names = [row.row for row in finding.rows if row.note == note]
+        yield f"  {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}"
 
 
 @contextlib.contextmanager

@@ -108,12 +108,14 @@ class LinearLearner:
     def learn(self) -> None:
         """Some gradient steps."""
         for _ in range(self._settings.steps):
-            if self._gram is not None:
-                product = self._gram @ self._theta
-            else:
-                assert self._inputs is not None
-                product = self._inputs.T @ (self._inputs @ self._theta) / self.samples
-            self._theta = self._theta - self._settings.rate * (product - self._moment)
+            self._theta = self._theta - self._settings.rate * self.gradient()
+
+    def gradient(self) -> Tensor:
+        """(dimension,): of its training loss, 1/(2n) |X theta - y|^2, where it is now."""
+        if self._gram is not None:
+            return self._gram @ self._theta - self._moment
+        assert self._inputs is not None
+        return self._inputs.T @ (self._inputs @ self._theta) / self.samples - self._moment
 
     def snapshot(self) -> dict[str, Tensor]:
         """The parameters, float32."""
