@@ -61,7 +61,7 @@ class ImageEndowment:
     keep: float
     """Part of its scarce classes that it has."""
     seed: int | None
-    """Of its first parameters and its order of batches; None: from the run's."""
+    """Of its first parameters, for torch.manual_seed; None: from the run's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,8 +247,9 @@ class Images:
         about = f"{len(part)} images"
         if endowment.scarce:
             about += f", {endowment.keep:.0%} of the classes {', '.join(map(str, endowment.scarce))}"
+        batches = _number(self._seed, f"batches {plan.name}")
         return ImageLearner(
-            model, part, test, self._settings.training, seed=first, device=self._device, about=about
+            model, part, test, self._settings.training, seed=batches, device=self._device, about=about
         )  # fmt: skip
 
     def _model(self, task: str) -> nn.Module:
