@@ -58,7 +58,7 @@ def run(context: Context) -> Finding:
     sentence = (
         f"{agreement(rows)}: the bounds hold, and B comes to {last} of its testing loss in {saved[-1].measured:.0f} % "
         f"of the rounds; but delta_b vanishes, so the theorem promises {bounds[-1][0]} rounds to {last} of the "
-        f"gradient with trading and {bounds[-1][1]} without, and in truth B's gradient, which is of its own noisy data, takes "
+        f"gradient with trading and {bounds[-1][1]} without, and in truth B's gradient, of its own noisy data, takes "
         f"{_words(truth[-1][0])} with trading and {_words(truth[-1][1])} without."
     )
     plot = _plot(context.folder / "theorem-5-1.png", market, alone, bounds, first)
