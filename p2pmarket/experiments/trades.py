@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from p2pmarket.crypto.signing import type_of, verify
+from p2pmarket.crypto.signing import type_of, unverified
 from p2pmarket.experiments.recording import TradeRow
 from p2pmarket.ledger import trades as ledger_trades
 from p2pmarket.messages import Ask, Bid, GainReport, Submit
@@ -30,7 +30,7 @@ def trade_rows(
     :param round_at: a time in UTC milliseconds -> the round that it is in
     """
     appraised = [
-        (row, verify(row.report, GainReport, signer=None))
+        (row, unverified(row.report, GainReport))
         for row in sorted(found, key=lambda row: (row.created_ms, row.trade))
         if row.report is not None
     ]
@@ -60,7 +60,7 @@ def trade_rows(
                 gain_low=report.gain_low,
                 gain_high=report.gain_high,
                 merit=report.merit,
-                bid=verify(row.bid, Bid, signer=None).amount if row.bid else None,
+                bid=unverified(row.bid, Bid).amount if row.bid else None,
                 ask=_ask(row.ask),
                 price=row.price if paid else None,
                 fee=row.fee if paid else None,
@@ -74,5 +74,5 @@ def _ask(signed: bytes | None) -> int | None:
     if signed is None:
         return None
     if type_of(signed) == Submit.TYPE:
-        return verify(signed, Submit, signer=None).ask
-    return verify(signed, Ask, signer=None).amount
+        return unverified(signed, Submit).ask
+    return unverified(signed, Ask).amount

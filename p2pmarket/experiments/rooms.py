@@ -1,0 +1,62 @@
+"""Where a simulated market's parties keep their files while it runs: in memory where there is room, else on disk.
+
+Knows: how much room a market may need, and that nothing of it is to survive. Refuses to know: what the files are. A
+simulated end of a process loses nothing that was committed, wherever the files lie; a power cut is not simulated. Each
+commit still asks for its write to be durable: in memory that costs next to nothing, on a disk it is waited for. Fails
+with `DiskFull` or `MachineFault` where there is no room at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from p2pmarket.files import disk_errors
+from p2pmarket.market import MarketTerms
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of ours is made in it
+"""A file system in memory, where Linux has one; TMPDIR names another place, and then that is used."""
+PREFIX = "p2pmarket-simulated-"
+PARTY_BYTES = 400_000
+"""Of one party's books before its first round."""
+ROUND_BYTES = 20_000
+"""What one agent's round adds to its own books and the broker's."""
+PART = 4
+"""Of what is free, one run takes at most this part: others may run beside it."""
+
+
+@contextlib.contextmanager
+def room_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], rounds: int) -> Iterator[Path]:
+    """A folder for one market's parties, which is removed at the end, also of a run that was broken off.
+
+    :param snapshots: one of each agent, of the size that it will have
+    :raises DiskFull, MachineFault: none can be made
+    """
+    place = MEMORY if "TMPDIR" not in os.environ and bytes_for(terms, snapshots, rounds) <= _free() // PART else None
+    with contextlib.ExitStack() as stack:
+        with disk_errors("a simulated market", place or Path(tempfile.gettempdir())):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=place))
+        yield Path(folder)
+
+
+def bytes_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], rounds: int) -> int:
+    """At most so much is kept at a time: what is submitted and was before, and for each appraised pair the delivery."""
+    parcels = 4 + 2 * (terms.max_sellers + terms.max_chain)
+    models = sum(tensor.numel() * tensor.element_size() for one in snapshots for tensor in one.values())
+    return parcels * models + len(snapshots) * (PARTY_BYTES + rounds * ROUND_BYTES)
+
+
+def _free() -> int:
+    """Bytes that MEMORY could take without the machine running short; 0 where it is not there."""
+    try:
+        if not os.access(MEMORY, os.W_OK | os.X_OK):
+            return 0
+        return min(shutil.disk_usage(MEMORY).free, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (OSError, ValueError):
+        return 0
