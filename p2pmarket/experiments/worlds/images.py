@@ -273,8 +273,11 @@ class Images:
 
 @functools.lru_cache(maxsize=1)
 def _images(name: str, source: Path, size: int | None, changed_ns: int) -> ImageData:
-    data = load_images(name, source, size=size)
-    return dataclasses.replace(data, train=_with_channels(data.train), test=_with_channels(data.test))
+    data = load_images(name, source, size=size if name == "tinyimagenet" else None)
+    train, test = (_with_channels(part, size) for part in (data.train, data.test))
+    channels, *_ = data.shape
+    height, width = train.inputs.shape[2:]
+    return dataclasses.replace(data, train=train, test=test, shape=(channels, height, width))
 
 
 def _loaded(settings: ImageSettings, source: Path) -> ImageData:
@@ -284,9 +287,14 @@ def _loaded(settings: ImageSettings, source: Path) -> ImageData:
     return standardised(data, settings.mean, settings.deviation) if settings.mean else data
 
 
-def _with_channels(data: Dataset) -> Dataset:
-    """(N, H, W) -> (N, 1, H, W)."""
-    return data if data.inputs.ndim == 4 else Dataset(data.inputs.unsqueeze(1), data.targets)
+def _with_channels(data: Dataset, size: int | None) -> Dataset:
+    """(N, H, W) -> (N, 1, H, W), and of another size by the means of the pixels that a new one covers."""
+    images = data.inputs if data.inputs.ndim == 4 else data.inputs.unsqueeze(1)
+    if size and images.shape[2:] != (size, size):
+        images = torch.cat(
+            [nn.functional.interpolate(few, (size, size), mode="area") for few in torch.split(images, 4096)]
+        )
+    return Dataset(images, data.targets)
 
 
 def _few(data: Dataset, count: int, seed: int) -> Dataset:
