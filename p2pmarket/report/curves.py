@@ -36,7 +36,12 @@ def learning(groups: Sequence[Group]) -> list[Chart]:
     rows = [row for group in compared for run in group.runs for row in run.rounds]
     if len(agents) <= MAX_AGENTS:
         return [
-            _curves(f"Agent {shown(agent)}", compared, [row for row in rows if row.agent == agent], agent=agent)
+            _curves(
+                shown(agent) if len(agent) > 2 else f"Agent {shown(agent)}",
+                compared,
+                [row for row in rows if row.agent == agent],
+                agent=agent,
+            )
             for agent in agents
         ]
     tasks = sorted({row.task for row in rows})
@@ -99,7 +104,7 @@ def balances(group: Group) -> Chart:
         )
         caption = "After each round, fees paid" + ("; mean and range over seeds." if group.seeds > 1 else ".")
     else:
-        values = _values(group, _balance, lambda row: True)
+        values = _values(group, _balance, _has_account)
         x = tuple(sorted(values))
 
         def at(part: float) -> tuple[float, ...]:
@@ -196,8 +201,13 @@ def _values(group: Group, value: Value, fits: Value) -> dict[float, list[float]]
     return values
 
 
+def _has_account(row: RoundRow) -> bool:
+    """Before its first round an agent may not have joined."""
+    return row.round > 0 or row.balance > 0
+
+
 def _is_of(agent: str) -> Value:
-    return lambda row: row.agent == agent
+    return lambda row: row.agent == agent and _has_account(row)
 
 
 def _range(group: Group) -> float | None:

@@ -99,7 +99,7 @@ def endings_table(deals: Sequence[Deal]) -> Table:
     counts: Counter[str] = Counter(deal.ending for deal in deals)
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for deal in deals:
-        if deal.reason:
+        if deal.reason and deal.reason != deal.state:
             reasons[deal.ending][shown(deal.reason.replace("-", " "))] += 1
     rows = tuple(
         (

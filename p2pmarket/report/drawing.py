@@ -54,7 +54,7 @@ def draw(chart: Chart, key: str) -> str:
             else:
                 _draw_dots(axis, chart, mark)
         if chart.diagonal:
-            _draw_diagonal(axis, chart)
+            _draw_diagonal(axis)
         _dress(made, axis, chart)
         return _for_page(charts.svg(made), key, f"{chart.title}. {chart.caption}")
 
@@ -113,15 +113,9 @@ def _draw_stack(axis: Any, chart: Chart, stack: Stack, bottom: Any) -> Any:
     return below + heights
 
 
-def _draw_diagonal(axis: Any, chart: Chart) -> None:
-    ends = [one for mark in chart.marks for one in (*mark.x, *_ys(mark))]
-    low, high = min(0.0, *ends), max(0.0, *ends)
-    axis.plot([low, high], [low, high], color=charts.BASELINE, linestyle="--", linewidth=1.2, zorder=2)
+def _draw_diagonal(axis: Any) -> None:
+    axis.axline((0, 0), slope=1, color=charts.BASELINE, linestyle="--", linewidth=1.2, zorder=2)
     axis.axhline(0, color=_GRID, linewidth=1)
-
-
-def _ys(mark: Line | Dots | Stack) -> tuple[float, ...]:
-    return mark.height if isinstance(mark, Stack) else mark.y
 
 
 def _dress(made: Any, axis: Any, chart: Chart) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from p2pmarket.errors import DataError
-from p2pmarket.experiments.results import read_all
+from p2pmarket.experiments.results import RunResult, read_all
 from p2pmarket.report import curves
-from p2pmarket.report.from_results import headline, problems_of
+from p2pmarket.report.from_results import MAX_PROBLEMS, NOTHING_WRONG, broken_ledgers, headline, problems_of
 from p2pmarket.report.groups import chief, groups_of
 from p2pmarket.report.pictures import pictures_in
 from p2pmarket.report.results_tables import comparison_table
-from p2pmarket.report.story import Part, Section, Story, Table, Tile, Words
-from p2pmarket.report.words import MAX_SENTENCE, many, number, shown
+from p2pmarket.report.story import Part, Section, Story, Table, Tile, Tone, Words
+from p2pmarket.report.words import MAX_SENTENCE, left_out, many, number, shown
 
 ROWS_FILE = "rows.json"
 DEPTH = 3
@@ -38,15 +38,22 @@ def story_of_paper(folder: Path) -> Story:
 
     :raises DataError: it cannot be read
     """
-    rows, sentences = _read_rows(folder)
+    rows, sentences, missing = _read_rows(folder)
     names = list(dict.fromkeys(str(row.get("experiment") or "") for row in rows))
     found = sorted(_results_in(folder))
     pictures, hidden = pictures_in(folder)
     agreeing = sum(row.get("agrees") is True for row in rows)
-    sections, problems = [], []
+    sections: list[Section] = []
+    broken: list[str] = []
+    problems: list[str] = []
     if rows:
         sections.append(
-            Section("paper", "Beside the paper", (_rows_table(rows),), "Every number that the paper gives.")
+            Section(
+                "paper",
+                "Beside the paper",
+                (_rows_table(rows),),
+                "The paper's numbers, ours, and the interval in which ours must lie.",
+            )
         )
     for place, name in enumerate(dict.fromkeys([*names, *sentences, *pictures])):
         parts: list[Part] = [Words((shown(sentences[name], MAX_SENTENCE),))] if name in sentences else []
@@ -54,13 +61,13 @@ def story_of_paper(folder: Path) -> Story:
         if parts:
             sections.append(Section(f"experiment-{place}", shown(name) or "Plots", tuple(parts)))
     for place, results in enumerate(found[:MAX_FOLDERS]):
-        section, wrong = _section(folder, results, f"results-{place}")
-        sections.append(section)
-        problems += wrong
-    told = tuple(problems[:20]) or (
-        "Nothing went wrong: no agent told of a problem, and every ledger that was kept verifies.",
-    )
-    sections.append(Section("problems", "What went wrong", (Words(told, "bad" if problems else "good"),)))
+        runs, name = read_all(results), shown(str(results.relative_to(folder)))
+        sections.append(_section(name, runs, f"results-{place}"))
+        broken += [f"{name}: {one}" for one in broken_ledgers(runs)]
+        problems += [f"{name}: {one}" for one in problems_of(runs)]
+    told = [*missing, *broken, *problems][:MAX_PROBLEMS] or [NOTHING_WRONG]
+    tone: Tone = "bad" if broken else "plain" if missing or problems else "good"
+    sections.append(Section("problems", "What went wrong", (Words(tuple(told), tone),)))
     text = f"{agreeing} of {many(len(rows), 'number')} agree with the paper, " if rows else ""
     text += f"{many(len(found), 'folder')} of results."
     if len(found) > MAX_FOLDERS or hidden:
@@ -69,7 +76,7 @@ def story_of_paper(folder: Path) -> Story:
         text += f" Left out to keep the page small: {' and '.join(left)}."
     return Story(
         "Report of experiments", shown(folder.resolve().name), text, _tiles(rows, agreeing, found), tuple(sections),
-        tuple(problems[:3]),
+        tuple(broken[:3]),
     )  # fmt: skip
 
 
@@ -81,50 +88,66 @@ def _tiles(rows: Sequence[Mapping[str, Any]], agreeing: int, found: Sequence[Pat
     return tuple(tiles)
 
 
-def _section(folder: Path, results: Path, key: str) -> tuple[Section, list[str]]:
-    """One results folder in brief, and what went wrong in it."""
-    runs = read_all(results)
+def _section(name: str, runs: Sequence[RunResult], key: str) -> Section:
+    """One results folder in brief."""
     groups = groups_of(runs)
     first = chief(groups)
-    name = shown(str(results.relative_to(folder)))
     if first is None:
-        return Section(key, f"Results: {name}", (), "No run is finished here."), []
+        return Section(key, f"Results: {name}", (), "No run is finished here.")
     parts: tuple[Part, ...] = (*curves.learning(groups)[:4], comparison_table(groups))
-    return Section(key, f"Results: {name}", parts, headline(groups, first)), [
-        f"{name}: {one}" for one in problems_of(runs)
-    ]
+    return Section(key, f"Results: {name}", parts, headline(groups, first))
 
 
-def _read_rows(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
-    """The rows and the sentences of rows.json; none where there is no such file."""
+def _read_rows(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, str], list[str]]:
+    """The rows of rows.json, its sentences, and what it says is missing; none where there is no such file."""
     path = folder / ROWS_FILE
     if not path.is_file():
-        return [], {}
+        return [], {}, []
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         rows: list[Mapping[str, Any]] = [row for row in document["rows"] if isinstance(row, dict)]
         sentences = document.get("sentences") or {}
-        return rows, {str(name): str(text) for name, text in sentences.items()}
+        missing = [
+            f"{shown(str(one['experiment']))} was not run, or not all of it: {shown(str(one['reason']), MAX_SENTENCE)}"
+            for one in document.get("missing") or []
+        ]
+        return rows, {str(name): str(text) for name, text in sentences.items()}, missing
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read ({error!r}); run `p2pmarket paper` again") from None
 
 
 def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    def text(value: object) -> str:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return number(float(value))
-        return "" if value is None else shown(str(value))
-
     columns = ("experiment", "row", "paper", "ours", "must lie in", "agrees", "note")
-    made = tuple(
-        (
-            text(row.get("experiment")), text(row.get("row")), text(row.get("paper")), text(row.get("measured")),
-            f"{text(row.get('low'))} … {text(row.get('high'))}",
-            "yes" if row.get("agrees") is True else "NO", shown(str(row.get("note") or ""), MAX_SENTENCE),
-        )
-        for row in rows[:MAX_ROWS]
-    )  # fmt: skip
-    return Table("The paper's numbers and ours", columns, made, frozenset({"paper", "ours", "must lie in"}))
+    made = []
+    for row in rows[:MAX_ROWS]:
+        unit = f" {shown(str(row['unit']))}" if row.get("unit") else ""
+        spread = _text(row.get("spread"))
+        cells = [_text(row.get("experiment")), _text(row.get("row")), _text(row.get("paper"), unit)]
+        cells += [(_text(row.get("measured")) or "nothing") + (f" ± {spread}" if spread else "") + unit]
+        cells += [_interval(_text(row.get("low")), _text(row.get("high")))]
+        cells += ["yes" if row.get("agrees") is True else "NO", shown(str(row.get("note") or ""), MAX_SENTENCE)]
+        made.append(tuple(cells))
+    note = left_out(len(rows), len(made), "rows", "the first")
+    return Table(
+        "The paper's numbers and ours", columns, tuple(made), frozenset({"paper", "ours", "must lie in"}), note
+    )
+
+
+def _text(value: object, unit: str = "") -> str:
+    """A value of a row for people; nothing where there is none."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return number(float(value)) + unit
+    return "" if value is None else shown(str(value))
+
+
+def _interval(low: str, high: str) -> str:
+    """
+    >>> _interval("39.80", "45.80"), _interval("0", ""), _interval("", "")
+    ('39.80 … 45.80', '≥ 0', 'anything')
+    """
+    if low and high:
+        return f"{low} … {high}"
+    return f"≥ {low}" if low else f"≤ {high}" if high else "anything"
 
 
 def _results_in(folder: Path, depth: int = DEPTH) -> Iterator[Path]:

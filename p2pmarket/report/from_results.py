@@ -42,6 +42,7 @@ from p2pmarket.units import format_bytes
 MAX_GROUPS = 6
 """Groups whose trades a page shows."""
 MAX_PROBLEMS = 20
+NOTHING_WRONG = "Nothing: no agent told of a problem, and every ledger that was kept verifies."
 
 
 def story_of_results(folder: Path) -> Story:
@@ -56,7 +57,7 @@ def story_of_results(folder: Path) -> Story:
     if first is None:
         nothing = "No run in this folder is finished; run the same command again, and it goes on where it stopped."
         return Story("Report of an experiment", title, nothing, (), (), (nothing,))
-    problems = problems_of(runs)
+    broken, problems = broken_ledgers(runs), problems_of(runs)
     sections = [
         _learning(groups),
         *_trading(first),
@@ -64,11 +65,11 @@ def story_of_results(folder: Path) -> Story:
         Section("agents", "Agents", (agents_table(first, groups),), f"By {first.label}, means over seeds."),
         Section("runs", "Runs", (runs_table(runs),)),
         *_plots(folder),
-        Section("problems", "What went wrong", (problems_words(problems, runs),)),
+        Section("problems", "What went wrong", (problems_words(broken, problems, runs),)),
     ]
     return Story(
         "Report of an experiment", title, headline(groups, first), tiles(runs, groups, first), tuple(sections),
-        tuple(problems[:3]),
+        tuple(broken[:3]),
     )  # fmt: skip
 
 
@@ -141,36 +142,36 @@ def tiles(runs: Sequence[RunResult], groups: Sequence[Group], first: Group) -> t
     return tuple(made)
 
 
-def problems_of(runs: Sequence[RunResult]) -> list[str]:
-    """Everything that was not as it should be, in words, the worst first."""
+def broken_ledgers(runs: Sequence[RunResult]) -> list[str]:
+    """Runs whose ledger does not verify, in words."""
     found = []
     for run in runs:
-        name = shown(str(run.facts.get("run", "a run")))
         wrong = fact(run.facts, "ledger", "problems")
         sentences = [str(one) for one in wrong] if isinstance(wrong, list) else []
         if fact(run.facts, "ledger", "verified") is False or sentences:
             why = "; ".join(shown(one, MAX_SENTENCE) for one in sentences[:3]) or "its check says no more"
-            found.append(f"The ledger of {name} does not verify: {why}.")
-    said: Counter[str] = Counter(shown(row.problem, MAX_SENTENCE) for run in runs for row in run.rounds if row.problem)
-    found += [f"{sentence} ({many(times, 'time')})" for sentence, times in said.most_common()]
+            found.append(f"The ledger of {shown(str(run.facts.get('run', 'a run')))} does not verify: {why}.")
     return found
 
 
-def problems_words(problems: Sequence[str], runs: Sequence[RunResult]) -> Words:
+def problems_of(runs: Sequence[RunResult]) -> list[str]:
+    """What agents told of in their rounds, the most frequent first."""
+    said = Counter(shown(row.problem, MAX_SENTENCE) for run in runs for row in run.rounds if row.problem)
+    return [
+        f"{sentence[0].upper()}{sentence[1:]} ({many(times, 'agent and round', 'agents and rounds')})."
+        for sentence, times in said.most_common()
+    ]
+
+
+def problems_words(broken: Sequence[str], problems: Sequence[str], runs: Sequence[RunResult]) -> Words:
     """What went wrong, and how often a party was crashed on purpose."""
     crashes = int(sum(count(run.facts, "crashes") for run in runs))
-    more = len(problems) - MAX_PROBLEMS
-    sentences = (
-        *problems[:MAX_PROBLEMS],
-        *([f"And {many(more, 'problem')} more."] if more > 0 else []),
-        *([f"Parties crashed {many(crashes, 'time')} and were started again."] if crashes else []),
-    )
-    if not problems:
-        sentences = (
-            "Nothing went wrong: no agent told of a problem, and every ledger that was kept verifies.",
-            *sentences,
-        )
-    return Words(sentences, "bad" if problems else "good")
+    told = [*broken, *problems]
+    sentences = told[:MAX_PROBLEMS] or [NOTHING_WRONG]
+    more = len(told) - MAX_PROBLEMS
+    sentences += [f"And {many(more, 'problem')} more."] if more > 0 else []
+    sentences += [f"Parties crashed {many(crashes, 'time')} and were started again."] if crashes else []
+    return Words(tuple(sentences), "bad" if broken else "plain" if problems else "good")
 
 
 def _learning(groups: Sequence[Group]) -> Section:

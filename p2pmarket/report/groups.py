@@ -18,6 +18,8 @@ from p2pmarket.report.story import BASELINE
 from p2pmarket.report.words import method_name, shown
 
 _ORDER = ("market", "paper", "unaligned", "fedavg", "alone")
+_OWN_FIELDS = ("scenario.method", "scenario.protocol")
+"""Settings that every run tells in a field of its own too."""
 _COLORS = {"market": 0, "paper": 1, "unaligned": 3, "fedavg": 2, "alone": BASELINE}
 
 
@@ -83,7 +85,9 @@ def settings_of(facts: Facts) -> tuple[tuple[str, str], ...]:
     settings = facts.get("settings")
     if not isinstance(settings, dict):
         return ()
-    return tuple((shown(str(path)), shown(_value(value))) for path, value in settings.items())
+    return tuple(
+        (shown(str(path)), shown(_value(value))) for path, value in settings.items() if path not in _OWN_FIELDS
+    )
 
 
 def settings_words(settings: Sequence[tuple[str, str]]) -> str:

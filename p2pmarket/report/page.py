@@ -102,7 +102,7 @@ def _section(section: Section, keys: Iterator[str]) -> str:
 
 
 def _widths(parts: Sequence[Part]) -> list[bool]:
-    """Whether each part takes the page's whole width: what needs it, and tables that would stand beside nothing."""
+    """Whether each part takes the page's whole width: what needs it, and what would stand beside nothing without need."""
     needs = [
         isinstance(part, Words)
         or (isinstance(part, Table) and (part.wide or len(part.columns) > TABLE_COLUMNS))
@@ -113,7 +113,7 @@ def _widths(parts: Sequence[Part]) -> list[bool]:
     left = True
     for place, part in enumerate(parts):
         beside = place + 1 < len(parts) and not needs[place + 1]
-        wide = needs[place] or (isinstance(part, Table) and left and not beside)
+        wide = needs[place] or (isinstance(part, (Table, Picture)) and left and not beside)
         left = wide or not left
         widths.append(wide)
     return widths

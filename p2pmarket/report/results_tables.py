@@ -27,7 +27,7 @@ from p2pmarket.report.words import credits, duration, left_out, many, method_nam
 from p2pmarket.units import format_bytes
 
 MAX_ROWS = 200
-SHORT_LABEL = 16
+SHORT_LABEL = 8
 
 
 def agents_table(group: Group, groups: Sequence[Group]) -> Table:

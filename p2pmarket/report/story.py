@@ -18,6 +18,8 @@ BASELINE = -1
 Axis = Literal["number", "percent", "time"]
 """How the marks of an axis are written; `time`: seconds since 1970, UTC."""
 
+Tone = Literal["plain", "good", "bad"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Line:
@@ -137,7 +139,7 @@ class Words:
     """Sentences, one a paragraph."""
 
     sentences: tuple[str, ...]
-    tone: Literal["plain", "good", "bad"] = "plain"
+    tone: Tone = "plain"
 
 
 Part = Chart | Heat | Matrix | Table | Picture | Words
@@ -163,7 +165,7 @@ class Tile:
     label: str
     value: str
     note: str = ""
-    tone: Literal["plain", "good", "bad"] = "plain"
+    tone: Tone = "plain"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,14 +47,16 @@ def credits(micro: float) -> str:
 def number(value: float) -> str:
     """A measured number, to three or four places that count.
 
-    >>> number(0.123456), number(12345.6), number(0), number(2.5e-9), number(float("nan"))
-    ('0.123', '12,346', '0', '2.5e-09', 'unknown')
+    >>> number(0.12), number(1.5), number(12345.6), number(0), number(0.01234), number(2.5e-9), number(float("nan"))
+    ('0.120', '1.50', '12,346', '0', '0.0123', '2.5e-09', 'unknown')
     """
     if not math.isfinite(value):
         return "unknown"
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3g}"
+    if abs(value) >= 0.1:
+        return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+    return f"{value:.3g}"
 
 
 def percent(part: float) -> str:

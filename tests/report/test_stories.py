@@ -12,7 +12,7 @@ from results_examples import CREDIT, made_up_run, many_agents, sweep, two_agents
 
 from p2pmarket.errors import DataError
 from p2pmarket.experiments.results import read_all
-from p2pmarket.report import deals, groups, words
+from p2pmarket.report import deals, from_paper, groups, words
 from p2pmarket.report.deals import Deal, endings_table, largest_table, who_with_whom
 from p2pmarket.report.find import story_of
 from p2pmarket.report.page import write_page
@@ -27,7 +27,7 @@ def table(story: Story, title: str) -> Table:
     return next(part for one in story.sections for part in one.parts if isinstance(part, Table) and part.title == title)
 
 
-@pytest.mark.parametrize("module", [words, deals, groups])
+@pytest.mark.parametrize("module", [words, deals, groups, from_paper])
 def test_examples_in_docstrings(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type]
     assert found.attempted and not found.failed
@@ -100,12 +100,29 @@ def test_a_sweep_is_compared_by_what_it_sets(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_method_that_is_swept_is_no_setting(tmp_path: Path) -> None:
+    runs = [
+        made_up_run(place, method, 1, rounds=3, settings={"scenario.method": method})
+        for place, method in enumerate(("market", "alone"))
+    ]
+    story = story_of(write_runs(tmp_path, runs))
+    assert "in the market against" in story.headline and "setting" not in story.headline
+    assert [(mark.label, mark.color) for mark in chart(story, "Agent A").marks] == [("alone", -1), ("market", 0)]
+
+
+def test_who_has_not_joined_has_no_balance(tmp_path: Path) -> None:
+    run = made_up_run(rounds=3)
+    rows = tuple(dataclasses.replace(row, balance=row.balance if row.round else 0) for row in run.rounds)
+    story = story_of(write_runs(tmp_path, [dataclasses.replace(run, rounds=rows)]))
+    assert all(mark.x == (1.0, 2.0, 3.0) for mark in chart(story, "Balances").marks)
+
+
 def test_nothing_traded_is_told_as_such(tmp_path: Path) -> None:
     story = story_of(without_trades(tmp_path))
     assert "no trades; the ledger verifies" in story.headline
     (told,) = [one for one in story.sections if one.key == "trades"]
     assert isinstance(told.parts[0], Words) and "nothing was bought" in told.parts[0].sentences[0]
-    assert problems_of(story) == ("Nothing went wrong: no agent told of a problem, and every ledger that was kept "
+    assert problems_of(story) == ("Nothing: no agent told of a problem, and every ledger that was kept "
                                   "verifies.", "Parties crashed 2 times and were started again.")  # fmt: skip
 
 
@@ -120,8 +137,9 @@ def test_what_went_wrong_comes_first_and_last(tmp_path: Path) -> None:
         write_runs(tmp_path, [made_up_run(rounds=4, verified=False, problem="the broker was not reached")])
     )
     assert "THE LEDGER DOES NOT VERIFY" in story.headline
-    assert story.warnings == problems_of(story)[:2]
-    assert "1 micro-credit too much" in story.warnings[0] and story.warnings[1] == "the broker was not reached (1 time)"
+    assert story.warnings == problems_of(story)[:1]
+    assert "1 micro-credit too much" in story.warnings[0]
+    assert problems_of(story)[1] == "The broker was not reached (1 agent and round)."
     assert {tile.label: tile.tone for tile in story.tiles}["ledger"] == "bad"
 
 
@@ -182,8 +200,8 @@ def test_free_trades_are_seen_in_the_matrix() -> None:
 ROWS = [
     {"experiment": "table1", "row": "A, alone", "paper": 68.5, "measured": 69.8, "low": 67, "high": 71, "agrees": True,
      "note": ""},
-    {"experiment": "figure3", "row": "<b>", "paper": None, "measured": 47.2, "low": 40, "high": 46, "agrees": False,
-     "note": "one seed"},
+    {"experiment": "figure3", "row": "<b>", "paper": None, "measured": 47.2, "low": 50, "high": None,
+     "agrees": False, "unit": "%", "spread": 1.5, "note": "one seed"},
 ]  # fmt: skip
 
 
@@ -191,7 +209,9 @@ def write_paper(folder: Path) -> Path:
     two_agents(folder / "table1" / "mnist")
     sweep(folder / "figure3")
     sentences = {"table1": "Agrees within a point.", "figure3": "Does not agree."}
-    (folder / "rows.json").write_text(json.dumps({"agrees": False, "rows": ROWS, "sentences": sentences}))
+    document = {"agrees": False, "rows": ROWS, "sentences": sentences}
+    document["missing"] = [{"experiment": "table2", "reason": "no data set mnist.npz"}]
+    (folder / "rows.json").write_text(json.dumps(document))
     for place in ("table1/plots/layers.png", "figure3/loss.png"):
         (folder / place).parent.mkdir(exist_ok=True)
         (folder / place).write_bytes(b"\x89PNG\r\n\x1a\nrest")
@@ -207,14 +227,9 @@ def test_a_papers_folder_is_one_page_of_all(tmp_path: Path) -> None:
     assert [one.title for one in story.sections] == [
         "Beside the paper", "table1", "figure3", "Results: figure3", "Results: table1/mnist", "What went wrong",
     ]  # fmt: skip
-    assert table(story, "The paper's numbers and ours").rows[1][:6] == (
-        "figure3",
-        "<b>",
-        "",
-        "47.20",
-        "40.00 … 46.00",
-        "NO",
-    )
+    row = table(story, "The paper's numbers and ours").rows[1]
+    assert row[:6] == ("figure3", "<b>", "", "47.20 ± 1.50 %", "≥ 50.00", "NO")
+    assert problems_of(story) == ("table2 was not run, or not all of it: no data set mnist.npz",)
     page = write_page(story, "")
     assert page.count("data:image/png;base64,") == 2 and "<b>" not in page.replace("<td><b>", "")
 
