@@ -27,7 +27,6 @@ FORECASTS: Mapping[str, Callable[[float, float], float]] = {
     "the last bid": lambda last, before: last,
     "the last but one": lambda last, before: before,
     "the lower of both": min,
-    "their trend": lambda last, before: last * last / before,
 }
 """Of the next bid, from the last bid and the one before it, both above 0. In a tie the first."""
 FACTORS = (1.0, 0.9999, 0.999, 0.99, 0.98, 0.96, 0.93, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
@@ -36,6 +35,8 @@ KEPT = 0.9
 """Of a score, a round later."""
 REMEMBERED = 64
 """Rounds that are looked at; what is older counts less than a part in 800."""
+DOUBT = 3.0
+"""Rounds' worth of not knowing that an expert begins with."""
 _REFUSED = 0.5
 """Of an ask that was refused: what the bid is believed to have been, the middle of what it may be."""
 
@@ -45,8 +46,8 @@ def tracking_ask(observations: Sequence[Observation], k_ppm: int, *, lowest: int
 
     With v the bid and a <= v the ask of an expert, a round's score is (a + k (v - a)) / v, and 0 for a > v. Where the
     buyer refused an ask r, v may be anything below it and the score is the mean over them, ((1 - k) a ln(r / a) +
-    k (r - a)) / r. Before anything was seen each expert is scored as if v were anything up to twice the forecast, so
-    the first ask is low: 0.3 of the only bid at k = 1/2. Without any bid the ask is `lowest`, and so is every ask after
+    k (r - a)) / r. Each expert begins with DOUBT rounds in which v was anything up to twice its forecast, so the first
+    ask is low: 0.3 of the only bid at k = 1/2. Without any bid the ask is `lowest`, and so is every ask after
     as many refusals as it takes, for each halves what the buyer is believed to pay.
 
     :raises ValueError: k is 0 or none, `lowest` is no amount
@@ -64,7 +65,7 @@ def tracking_ask(observations: Sequence[Observation], k_ppm: int, *, lowest: int
     for forecast in FORECASTS.values():
         guesses = [forecast(bids[at], bids[max(0, at - 1)]) for at in range(len(bids))]
         for factor in FACTORS:
-            score = _mean_below(2.0, factor, k)
+            score = DOUBT * _mean_below(2.0, factor, k)
             for at in range(1, len(seen)):
                 score = KEPT * score + _score(seen[at], factor * guesses[at - 1], k)
             if score > most:
