@@ -102,7 +102,7 @@ def _section(section: Section, keys: Iterator[str]) -> str:
 
 
 def _widths(parts: Sequence[Part]) -> list[bool]:
-    """Whether each part takes the page's whole width: what needs it, and what would stand beside nothing without need."""
+    """Whether each part takes the page's whole width: what needs it, or has nothing beside it."""
     needs = [
         isinstance(part, Words)
         or (isinstance(part, Table) and (part.wide or len(part.columns) > TABLE_COLUMNS))
@@ -131,7 +131,7 @@ def _part(part: Part, keys: Iterator[str], wide: bool) -> str:
         return _table(part, more)
     if isinstance(part, Picture):
         source = f"data:image/png;base64,{base64.b64encode(part.png).decode()}"
-        return _figure("picture", part.title, f'<img alt="{escape(part.title)}" src="{source}">', "")
+        return _figure(f"picture{more}", part.title, f'<img alt="{escape(part.title)}" src="{source}">', "")
     return f'<div class="words{more} {part.tone}">{"".join(f"<p>{escape(one)}</p>" for one in part.sentences)}</div>\n'
 
 
