@@ -11,7 +11,7 @@ import time
 
 import torch
 
-import p2pmarket
+from p2pmarket import __version__
 from p2pmarket.experiments.apart import run_apart
 from p2pmarket.experiments.diary import Diary
 from p2pmarket.experiments.in_market import BROKER, run_in_market
@@ -69,7 +69,7 @@ def run_once(
         "wall_seconds": round(time.monotonic() - began, 3),
         "virtual_seconds": outcome.virtual_seconds,
         "versions": {
-            "p2pmarket": p2pmarket.__version__,
+            "p2pmarket": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

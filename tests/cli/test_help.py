@@ -30,7 +30,7 @@ ALL = list(commands(build_parser()))
 def test_the_commands_are_those_that_are_documented() -> None:
     assert {path[0] for path in ALL} == {
         "demo", "testnet", "node", "broker", "peer", "offers", "trades", "ledger", "identity", "doctor", "config",
-        "inspect", "verify",
+        "inspect", "verify", "simulate", "paper", "report",
     }  # fmt: skip
     assert {path[1] for path in ALL if path[0] == "ledger" and len(path) == 2} == {
         "balances", "history", "grant", "limit", "audit", "export", "salvage",
