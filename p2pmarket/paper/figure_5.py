@@ -262,9 +262,9 @@ def _sentence(rows: Sequence[Row]) -> str:
     ratio, gain = (by[f"{value}: learned gap / lower bound's"] for value in (RATIO, GAIN))
     return (
         f"{agreement(rows)} that history closes the gap to the optimal price: a learned ask leaves {ratio:.3f} of the "
-        f"lower bound's gap where buyers pay the ratio and {gain:.2f} where they pay for the gain alone, with the whole "
-        f"price of every lost trade counted; what the paper's broker tells a seller needs no learning at all, for it "
-        f"is the buyer's value (a gap of {by['ratio, told weight and ratio: mean gap']:.3f} %)."
+        f"lower bound's gap where buyers pay the ratio and {gain:.2f} where they pay for the gain alone, with the "
+        f"whole price of every lost trade counted; what the paper's broker tells a seller needs no "
+        f"learning, for it is the buyer's value (a gap of {by['ratio, told weight and ratio: mean gap']:.3f} %)."
     )
 
 
