@@ -91,13 +91,18 @@ def _learning(points: Points, what: str, path: Path) -> Path:
                 _curve(axis, rows, what, _colour(label, number), label, all_seeds=by_agent)
             axis.set_title(_text(f"agent {panel}" if by_agent else f"{len(agents)} agents, {panel}"))
             axis.set_xlabel("round")
-            if what == "loss" and all(row.loss > 0 for runs in points.values() for run in runs for row in run.rounds):
+            if what == "loss" and _spans_decades(points):
                 axis.set_yscale("log")
         axes[0][0].set_ylabel(title)
         axes[0][-1].legend(fontsize=8)
         made.suptitle("mean, and all seeds" if by_agent else "median, and eight of ten agents", fontsize=9)
         save_png(made, path)
     return path
+
+
+def _spans_decades(points: Points) -> bool:
+    losses = [row.loss for runs in points.values() for run in runs for row in run.rounds]
+    return min(losses) > 0 and max(losses) > 10 * min(losses)
 
 
 def _curve(axis: Any, rows: Sequence[RoundRow], what: str, color: str, label: str, *, all_seeds: bool) -> None:

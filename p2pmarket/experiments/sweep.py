@@ -23,6 +23,7 @@ from p2pmarket.errors import DiskFull, MarketError, ScenarioError
 from p2pmarket.experiments import results
 from p2pmarket.experiments.document import MAX_POINTS, Document, Point, as_toml, digest_of, points_of, with_value
 from p2pmarket.experiments.results import RunResult, read_run, write_run
+from p2pmarket.experiments.rooms import MEMORY, remove_left_behind
 from p2pmarket.experiments.run import HERE, RunPlan, run_once
 from p2pmarket.experiments.scenario import parse_scenario
 from p2pmarket.experiments.summary import summary_of
@@ -144,7 +145,7 @@ def _folder(out: Path) -> Iterator[None]:
         raise ScenarioError(f"{out} holds other things than results; name a new folder with --out")
     with contextlib.ExitStack() as stack:
         with disk_errors("the results", out):
-            out.mkdir(parents=True, exist_ok=True)
+            (out / results.RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(open(out / results.LOCK_FILE, "ab"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -173,8 +174,8 @@ def _kept(document: Document, out: Path) -> dict[str, int]:
             same = _digest(point) == facts["digest"]
         if not same:
             raise ScenarioError(
-                f"{out} holds runs of another scenario, or of this one before it was changed (such as {facts['run']}); "
-                "name another folder with --out, more seeds and more values of a sweep may join those that are there"
+                f"{out} holds runs of another scenario, or of this one before it was changed, such as {facts['run']}; "
+                "name another folder with --out (only more seeds, and more values of the same sweep, can join)"
             )
         found[facts["digest"]] = int(facts["run"].partition("-")[0])
     return found
@@ -244,10 +245,13 @@ def _here(jobs: Sequence[Job], underway: Callable[[str, int], None]) -> Ended:
 
 
 def _beside(jobs: Sequence[Job], count: int, underway: Callable[[str, int], None]) -> Ended:
-    with tempfile.TemporaryDirectory(prefix="p2pmarket-simulate-", ignore_cleanup_errors=True) as scratch:
-        with contextlib.closing(in_processes(_carry_out, jobs, count, underway, Path(scratch))) as ended:
+    try:
+        with contextlib.closing(in_processes(_carry_out, jobs, count, underway)) as ended:
             for done in ended:
                 yield done.job.name, done.error
+    finally:
+        for place in (MEMORY, Path(tempfile.gettempdir())):
+            remove_left_behind(place)  # of workers that were ended or died; what others use is locked
 
 
 @dataclasses.dataclass(frozen=True)

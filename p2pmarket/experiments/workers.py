@@ -16,11 +16,9 @@ import multiprocessing.connection
 import multiprocessing.resource_tracker
 import signal
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from p2pmarket import errors
@@ -53,14 +51,14 @@ class Done(NamedTuple):
 class _Worker:
     """One process and what it is at."""
 
-    def __init__(self, work: Work, scratch: Path) -> None:
+    def __init__(self, work: Work) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.rounds = context.RawValue("i", 0)
         self.job: Job | None = None
         self.told = 0
         self.process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, self.rounds, work, str(scratch)), daemon=True, name="p2pmarket-run"
+            target=_serve, args=(theirs, self.rounds, work), daemon=True, name="p2pmarket-run"
         )
         with _without_interrupts():
             self.process.start()
@@ -97,19 +95,18 @@ class _Worker:
 
 
 def in_processes(
-    work: Work, jobs: Sequence[Job], count: int, progress: Callable[[str, int], None], scratch: Path
+    work: Work, jobs: Sequence[Job], count: int, progress: Callable[[str, int], None]
 ) -> Generator[Done, None, None]:
     """Does the jobs on `count` processes, and tells each as it ends; closing the iterator ends all of them.
 
     :param progress: told a running job's name and its finished rounds
-    :param scratch: a folder for the workers' temporary files, which the caller removes
     """
     waiting = deque(jobs)
     multiprocessing.resource_tracker.ensure_running()  # else the first start lets interrupts in again
     workers: list[_Worker] = []
     try:
         while len(workers) < min(count, len(jobs)):
-            workers.append(_Worker(work, scratch))
+            workers.append(_Worker(work))
             workers[-1].begin(waiting.popleft())
         while busy := [worker for worker in workers if worker.job is not None]:
             heard = multiprocessing.connection.wait([worker.pipe for worker in busy], LOOK_EVERY_SECONDS)
@@ -125,7 +122,7 @@ def in_processes(
                     if not worker.process.is_alive():
                         worker.end()
                         workers.remove(worker)
-                        worker = _Worker(work, scratch)
+                        worker = _Worker(work)
                         workers.append(worker)
                     worker.begin(waiting.popleft())
                 yield done
@@ -153,12 +150,11 @@ def _ending(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _serve(pipe: Any, rounds: Any, work: Work, scratch: str) -> None:
+def _serve(pipe: Any, rounds: Any, work: Work) -> None:
     """A worker's life: jobs until there is nobody to send any."""
     import torch
 
     torch.set_num_threads(1)
-    tempfile.tempdir = scratch
     starter = multiprocessing.parent_process()
 
     def tell(done: int) -> None:
