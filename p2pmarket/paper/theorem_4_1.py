@@ -197,16 +197,19 @@ def _plot(path: Path, run: RunResult, best: Sequence[Trade]) -> Path:
         for label, color, values in (
             ("printed upper", red, [printed_upper(*one) for one in told]),
             ("tight upper", green, [bounds(*one).upper for one in told]),
-            ("true, and by the exact relation", orange, [trade.ratio_b for _, trade in some]),
             ("tight lower", green, [bounds(*one).lower for one in told]),
             ("printed lower", red, [printed_bounds(*one).lower for one in told]),
+            ("true, and by the exact relation", orange, [trade.ratio_b for _, trade in some]),
         ):
-            style = "--" if "upper" in label else "-"
-            rounds.plot(where, values, style, color=color, label=label, linewidth=2.5 if "true" in label else 1.2)
+            rounds.plot(
+                where, values, "^" if "upper" in label else "v" if "lower" in label else "o", color=color, label=label,
+                markersize=3,
+            )  # fmt: skip
         rounds.set(
-            title="Figure 3's market, sales by who is behind", xlabel="round", ylabel="the buyer's ratio", yscale="log"
-        )
-        rounds.legend()
+            title="Figure 3's market, sales by the one behind", xlabel="round", ylabel="the buyer's ratio",
+            yscale="log", ylim=(0.1, 1e10),
+        )  # fmt: skip
+        rounds.legend(ncols=2, loc="upper center", fontsize="small")
         few = best[:2000]
         for label, color, false in (("printed upper, holds", blue, False), ("printed upper, false", red, True)):
             chosen = [trade for trade in few if breaks_printed_upper(trade) is false]
@@ -218,8 +221,8 @@ def _plot(path: Path, run: RunResult, best: Sequence[Trade]) -> Path:
         random.plot(ends, ends, color=charts.BASELINE, linestyle="--", label="the truth")
         random.set(
             title="Random models, best weights", xlabel="true ratio of the buyer", ylabel="upper bound", xscale="log",
-            yscale="log", xlim=ends, ylim=(1.0, 1e8),
+            yscale="log", xlim=ends, ylim=(0.1, 1e9),
         )  # fmt: skip
-        random.legend()
+        random.legend(loc="upper right")
         charts.save_png(made, path)
     return path

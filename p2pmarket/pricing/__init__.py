@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         ratio_at_optimal_weights,
         reserve_between,
     )
+    from p2pmarket.pricing.tracking import tracking_ask
     from p2pmarket.pricing.valuation import seller_cost, value_of_gain
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "PriceStatistics",
     "statistics_from",
     "reserve_from_statistics",
+    "tracking_ask",
     "Basket",
     "greedy_basket",
     "Shapley",
@@ -138,6 +140,7 @@ _HOMES = {
     "PriceStatistics": "history",
     "statistics_from": "history",
     "reserve_from_statistics": "history",
+    "tracking_ask": "tracking",
     "Basket": "sharing",
     "greedy_basket": "sharing",
     "Shapley": "sharing",
