@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from p2pmarket.paper.finding import Experiment
 
 EXPERIMENTS = {
+    "table-1-mnist": "table_1:MNIST",
+    "table-1-cifar10": "table_1:CIFAR10",
+    "table-1-tinyimagenet": "table_1:TINY_IMAGENET",
+    "table-1-resnet-small": "table_1:RESNET_SMALL",
+    "table-2": "table_2",
+    "figure-2": "figure_2",
     "figure-3": "figure_3",
     "figure-4": "figure_4",
     "theorem-5.1": "theorem_5_1",
-    "three-agents": "more_agents:THREE_AGENTS",
-    "competitive": "more_agents:COMPETITIVE",
+    "three-agents": "three_agents",
 }
 """Name -> the module that is the experiment, or module:NAME where one holds several; in the paper's order."""
 INSTALLED = Path("share", "p2pmarket", "paper")

@@ -1,0 +1,158 @@
+"""More agents than the paper's two: what a third one brings to both, and each further one to all.
+
+Knows: the comparison with agents alone, with two of the three, and with FedAvg. The paper has no numbers of this; it
+says that its market is of any number of agents (section 3). The agents are the linear regressions of section 6.1.3.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from p2pmarket import charts
+from p2pmarket.experiments.document import Document
+from p2pmarket.experiments.results import RunResult
+from p2pmarket.experiments.worlds.contract import ALONE, FEDAVG, MARKET
+from p2pmarket.paper.common import (
+    agreement,
+    draw_band,
+    draw_runs,
+    final,
+    having,
+    less_by,
+    paper_document,
+    row_of,
+    runs_of,
+)
+from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding, Row
+
+NAME = "three-agents"
+TITLE = "Three agents and more"
+
+SEEDS = {QUICK: 2, NORMAL: 5, FULL: 10}
+FEWER = {"scenario.rounds": 20}
+FEWER_MANY = {"scenario.rounds": 20, "sweep": {"scenario.method": [MARKET, ALONE], "agent.member.count": [2, 3, 5]}}
+_AGENTS = ("A", "B", "C")
+_PAIR = ("A", "B")
+
+
+def run(context: Context) -> Finding:
+    """Runs it."""
+    seeds, quick = context.count(SEEDS), context.effort == QUICK
+    document = paper_document(context, "three-agents.toml", FEWER if quick else None)
+    three = runs_of(context, document, "three", seeds)
+    pair = runs_of(context, _without_third(document), "pair", seeds)
+    many = runs_of(
+        context,
+        paper_document(context, "many-agents.toml", FEWER_MANY if quick else None),
+        "many",
+        1 if quick else seeds,
+    )
+    market, alone, fedavg = (having(three, method=method) for method in (MARKET, ALONE, FEDAVG))
+    by_count = gains_by_count(many)
+    rows = (
+        *(_less(f"{agent}: less than alone", agent, market, alone) for agent in _AGENTS),
+        *(_less(f"{agent}: with C in the market, less than with two", agent, market, pair) for agent in _PAIR),
+        _beside_fedavg(market, fedavg),
+        *_rows_of_many(by_count),
+    )
+    most = max(by_count)
+    sentence = (
+        f"{agreement(rows)}: all three agents gain ({', '.join(f'{row.measured:.1f} %' for row in rows[:3])}), the "
+        f"third brings A and B a further {rows[3].measured:.1f} % and {rows[4].measured:.1f} %, and every agent that "
+        f"comes to a market of equals helps all, up to {statistics.fmean(by_count[most]):.1f} % with {most}."
+    )
+    plots = (
+        _plot(context.folder / "three-agents.png", market, alone, pair),
+        _plot_many(context.folder / "many-agents.png", by_count),
+    )
+    return Finding(NAME, TITLE, rows, sentence, plots)
+
+
+def gains_by_count(runs: Sequence[RunResult]) -> dict[int, list[float]]:
+    """For each number of agents, by how many per cent the market lowers their mean testing loss, by seed."""
+    found = {}
+    for count in sorted({int(run.facts["settings"]["agent.member.count"]) for run in runs}):
+        pairs = zip(having(runs, method=MARKET, count=count), having(runs, method=ALONE, count=count), strict=True)
+        found[count] = [less_by(_mean_loss(apart), _mean_loss(market)) for market, apart in pairs]
+    return found
+
+
+def _mean_loss(run: RunResult) -> float:
+    return statistics.fmean(final(run, agent) for agent in run.facts["final"])
+
+
+def _without_third(document: Document) -> Document:
+    """The same market of A and B alone."""
+    agents = [agent for agent in document["agent"] if agent["name"] in _PAIR]
+    return {**document, "agent": agents, "sweep": {"scenario.method": [MARKET]}}
+
+
+def _less(row: str, agent: str, market: Sequence[RunResult], other: Sequence[RunResult]) -> Row:
+    values = [
+        less_by(final(before, agent), final(run, agent)) for run, before in zip(market, having(other), strict=True)
+    ]
+    return row_of(NAME, row, values, low=0.1, unit="%", note="final testing loss; the market is to help, so above 0")
+
+
+def _beside_fedavg(market: Sequence[RunResult], fedavg: Sequence[RunResult]) -> Row:
+    values = [less_by(_mean_loss(before), _mean_loss(run)) for run, before in zip(market, fedavg, strict=True)]
+    return row_of(
+        NAME, "mean of the three: less than under FedAvg", values, low=-1.0, unit="%",
+        note="nobody here sees more than single purchases; at most a point worse than the mean of all, which needs trust",
+    )  # fmt: skip
+
+
+def _rows_of_many(by_count: Mapping[int, Sequence[float]]) -> list[Row]:
+    rows = [
+        row_of(
+            NAME, f"{count} equal agents: less than alone", values, low=0.1, unit="%",
+            note="final testing loss, mean of the agents",
+        )
+        for count, values in by_count.items()
+    ]  # fmt: skip
+    counts = sorted(by_count)
+    added = [
+        statistics.fmean(more - fewer for fewer, more in zip(by_count[few], by_count[many], strict=True)) / (many - few)
+        for few, many in zip(counts, counts[1:], strict=False)
+    ]
+    least = row_of(
+        NAME, "least that a further agent brings to all", [min(added)], low=0.0, unit="points",
+        note="of the gains above, between one number of agents and the next",
+    )  # fmt: skip
+    return [*rows, least]
+
+
+def _plot(path: Path, market: Sequence[RunResult], alone: Sequence[RunResult], pair: Sequence[RunResult]) -> Path:
+    with charts.figure(1, 3, width=4.4, height=3.9, sharey=True) as (made, (axes,)):
+        for axis, agent in zip(axes, _AGENTS, strict=True):
+            draw_runs(axis, alone, agent, color=charts.BASELINE, label="alone", style="--")
+            if agent in _PAIR:
+                draw_runs(axis, having(pair), agent, color=charts.COLORS[3], label="A and B trade")
+            draw_runs(axis, market, agent, color=charts.COLORS[0], label="A, B and C trade")
+            about = market[0].facts["agents"][agent]["about"]
+            less = statistics.fmean(
+                less_by(final(b, agent), final(a, agent)) for a, b in zip(market, alone, strict=True)
+            )
+            axis.set(title=f"{agent} ({about}): {less:.1f} % less", xlabel="round")
+            axis.legend()
+        axes[0].set(ylabel="testing loss")
+        charts.save_png(made, path)
+    return path
+
+
+def _plot_many(path: Path, by_count: Mapping[int, Sequence[float]]) -> Path:
+    with charts.figure(1, 1, width=6.0) as (made, ((axis,),)):
+        counts = sorted(by_count)
+        draw_band(
+            axis, counts, [by_count[count] for count in counts], color=charts.COLORS[0],
+            label="mean of seeds; band: all of them", style="o-",
+        )  # fmt: skip
+        axis.set(
+            title="Every further agent helps all", xlabel="agents in the market, with as many samples each",
+            ylabel="mean testing loss, less than alone (%)", ylim=(0, None), xticks=counts,
+        )  # fmt: skip
+        axis.legend()
+        charts.save_png(made, path)
+    return path
