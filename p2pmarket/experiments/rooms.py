@@ -2,13 +2,15 @@
 
 Knows: how much room a market may need, and that nothing of it is to survive. Refuses to know: what the files are. A
 simulated end of a process loses nothing that was committed, wherever the files lie; a power cut is not simulated. Each
-commit still asks for its write to be durable: in memory that costs next to nothing, on a disk it is waited for. Fails
+commit still asks for its write to be durable: in memory that costs next to nothing, on a disk it is waited for. A
+folder is locked while it is used; those that a killed process left are nobody's, and the next run removes them. Fails
 with `DiskFull` or `MachineFault` where there is no room at all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -17,16 +19,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from p2pmarket.files import disk_errors
+from p2pmarket.files import disk_errors, remove_tree
 from p2pmarket.market import MarketTerms
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of ours is made in it
 """A file system in memory, where Linux has one; TMPDIR names another place, and then that is used."""
 PREFIX = "p2pmarket-simulated-"
-PARTY_BYTES = 400_000
+LOCK = "lock"
+PARTY_BYTES = 200_000
 """Of one party's books before its first round."""
-ROUND_BYTES = 20_000
-"""What one agent's round adds to its own books and the broker's."""
+ROUND_BYTES, PAIR_BYTES = 10_000, 6_000
+"""What one agent's round, and each pair appraised in it, adds to its own books and the broker's."""
 PART = 4
 """Of what is free, one run takes at most this part: others may run beside it."""
 
@@ -39,17 +42,30 @@ def room_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], roun
     :raises DiskFull, MachineFault: none can be made
     """
     place = MEMORY if "TMPDIR" not in os.environ and bytes_for(terms, snapshots, rounds) <= _free() // PART else None
+    place = place or Path(tempfile.gettempdir())
     with contextlib.ExitStack() as stack:
-        with disk_errors("a simulated market", place or Path(tempfile.gettempdir())):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=place))
-        yield Path(folder)
+        with disk_errors("a simulated market", place):
+            remove_left_behind(place)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=place)))
+            lock = stack.enter_context((folder / "new-lock").open("wb"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(folder / LOCK)  # no other process sees it before it is locked
+        yield folder
+
+
+def remove_left_behind(place: Path) -> None:
+    """Removes the folders of processes that ended without a chance to do so."""
+    for lock in place.glob(f"{PREFIX}*/{LOCK}"):
+        with contextlib.suppress(OSError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(lock.parent)
 
 
 def bytes_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], rounds: int) -> int:
     """At most so much is kept at a time: what is submitted and was before, and for each appraised pair the delivery."""
-    parcels = 4 + 2 * (terms.max_sellers + terms.max_chain)
+    pairs = terms.max_sellers + terms.max_chain
     models = sum(tensor.numel() * tensor.element_size() for one in snapshots for tensor in one.values())
-    return parcels * models + len(snapshots) * (PARTY_BYTES + rounds * ROUND_BYTES)
+    return (4 + 2 * pairs) * models + len(snapshots) * (PARTY_BYTES + rounds * (ROUND_BYTES + pairs * PAIR_BYTES))
 
 
 def _free() -> int:
