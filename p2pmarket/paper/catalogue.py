@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "figure-4": "figure_4",
     "theorem-5.1": "theorem_5_1",
     "three-agents": "three_agents",
+    "competitive": "competitive",
 }
 """Name -> the module that is the experiment, or module:NAME where one holds several; in the paper's order."""
 INSTALLED = Path("share", "p2pmarket", "paper")

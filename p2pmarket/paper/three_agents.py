@@ -100,7 +100,7 @@ def _beside_fedavg(market: Sequence[RunResult], fedavg: Sequence[RunResult]) -> 
     values = [less_by(_mean_loss(before), _mean_loss(run)) for run, before in zip(market, fedavg, strict=True)]
     return row_of(
         NAME, "mean of the three: less than under FedAvg", values, low=-1.0, unit="%",
-        note="nobody here sees more than single purchases; at most a point worse than the mean of all, which needs trust",
+        note="nobody here gives parameters away; at most a point worse than the mean of all",
     )  # fmt: skip
 
 
