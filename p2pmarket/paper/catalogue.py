@@ -27,6 +27,8 @@ EXPERIMENTS = {
     "figure-2": "figure_2",
     "figure-3": "figure_3",
     "figure-4": "figure_4",
+    "figure-5": "figure_5",
+    "theorem-4.1": "theorem_4_1",
     "theorem-5.1": "theorem_5_1",
     "three-agents": "three_agents",
     "competitive": "competitive",

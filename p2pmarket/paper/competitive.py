@@ -55,8 +55,8 @@ def run(context: Context) -> Finding:
     ours = {row.row: row.measured for row in rows}
     sentence = (
         f"{agreement(rows)}, which has no numbers of it: competitive agents keep {ours[_LEFT]:.0f} % of what "
-        f"collaborative ones gain, though asks that are too dear lose {ours[f'{COMPETITIVE}: {_LOST}']:.0f} purchases a "
-        f"run; {ours[f'{COMPETITIVE}: {_MOVED}']:.1f} credits move, against {ours[f'{DEFAULT}: {_MOVED}']:.1f} between "
+        f"collaborative ones gain, though asks that are too dear lose {ours[f'{COMPETITIVE}: {_LOST}']:.0f} purchases "
+        f"a run; {ours[f'{COMPETITIVE}: {_MOVED}']:.1f} credits move, against {ours[f'{DEFAULT}: {_MOVED}']:.1f} between "
         f"default agents, and an agent with more data profits by {ours[f'{COMPETITIVE}: {_PROFIT}']:.1f} credits."
     )
     return Finding(NAME, TITLE, rows, sentence, (_plot(context.folder / "competitive.png", runs, alone),))
@@ -163,7 +163,7 @@ def _plot(path: Path, runs: Mapping[str, Sequence[RunResult]], alone: Sequence[R
             where = [number + 0.27 * (place - 1) for number in range(len(agents))]
             profit.bar(where, heights, width=0.25, color=charts.COLORS[place], label=strategy)
         profit.set(
-            title="Who has more data earns", xticks=range(len(agents)), ylabel="earned less paid (credits)",
+            title="Who earns and who pays", xticks=range(len(agents)), ylabel="earned less paid (credits)",
         )  # fmt: skip
         profit.set_xticklabels(agents, rotation=20)
         profit.legend()
