@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from p2pmarket.appraisal.validation import Validation
+from p2pmarket.datasets import Dataset, ImageData
 from p2pmarket.errors import DataError, ModelError, ScenarioError
 from p2pmarket.experiments.document import Document, digest_of
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import RunPlan, run_once
 from p2pmarket.experiments.scenario import parse_scenario
+from p2pmarket.experiments.worlds import images
 from p2pmarket.experiments.worlds.contract import Place
 from p2pmarket.experiments.worlds.images import Images
 
@@ -55,8 +57,8 @@ def run(method: str, seed: int = 0, **changes: Any) -> RunResult:
     return run_once(RunPlan(0, {}, digest_of(made), parse_scenario(made), seed))
 
 
-def validation_of(images: Images, task: str = "images") -> Validation:
-    return images._validations[task]
+def validation_of(made: Images, task: str = "images") -> Validation:
+    return made._validations[task]
 
 
 def test_agents_are_short_of_their_scarce_classes_and_have_all_of_the_others() -> None:
@@ -78,10 +80,10 @@ def test_the_honest_broker_has_images_that_nobody_else_has() -> None:
         "A": honest.learners[0]._trainer._data.inputs,
         "test": honest.learners[0]._test.inputs,
     }
-    images = {name: {part.numpy().tobytes() for part in inputs} for name, inputs in parts.items()}
+    held = {name: {part.numpy().tobytes() for part in inputs} for name, inputs in parts.items()}
     assert (len(data.select_targets), len(data.report_targets)) == (150, 150)
-    names = list(images)
-    common = {(one, other) for one in names for other in names if one < other and images[one] & images[other]}
+    names = list(held)
+    common = {(one, other) for one in names for other in names if one < other and held[one] & held[other]}
     assert common == set()
 
 
@@ -93,13 +95,13 @@ def test_the_papers_broker_measures_on_the_test_images() -> None:
 
 
 def test_worlds_of_a_seed_are_equal_and_of_another_are_not() -> None:
-    def parts(images: Images) -> list[torch.Tensor]:
-        learner = images.learners[0]
+    def parts(made: Images) -> list[torch.Tensor]:
+        learner = made.learners[0]
         learner.learn()
         return [
             learner._trainer._data.inputs,
             learner.snapshot()["layers.0.weight"],
-            validation_of(images).select_inputs,
+            validation_of(made).select_inputs,
         ]
 
     one, same, other = parts(world(1)), parts(world(1)), parts(world(2))
@@ -132,11 +134,11 @@ def test_fewer_images_and_another_scale() -> None:
 
 def test_tasks_of_other_labels_have_heads_of_their_own() -> None:
     tasks = {"digits": "all", "parity": [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]}
-    images = world(images={"tasks": tasks}, second={"task": "parity"})
-    heads = [learner.snapshot()["layers.1.weight"].shape[0] for learner in images.learners]
+    made = world(images={"tasks": tasks}, second={"task": "parity"})
+    heads = [learner.snapshot()["layers.1.weight"].shape[0] for learner in made.learners]
     assert heads == [10, 2]
-    assert set(images.learners[1]._test.targets.tolist()) == {0, 1}
-    assert [task["arguments"]["outputs"] for task in images.terms()["task"]] == [10, 2]
+    assert set(made.learners[1]._test.targets.tolist()) == {0, 1}
+    assert [task["arguments"]["outputs"] for task in made.terms()["task"]] == [10, 2]
 
 
 def test_agents_of_two_tasks_trade_what_their_networks_have_in_common() -> None:
@@ -221,3 +223,39 @@ def test_only_the_place_differs_and_the_scenario_does_not_know_it() -> None:
     settings = parse_scenario(document()).world
     assert "data" in {field.name for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     assert not {"device", "source"} & {field.name for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+
+
+def test_images_become_smaller_by_the_means_of_their_pixels() -> None:
+    whole, small = (world(images={"size": size}).learners[0]._test.inputs for size in (8, 4))
+    assert tuple(small.shape[1:]) == (1, 4, 4)
+    assert torch.allclose(small[:, :, 0, 0], whole[:, :, :2, :2].mean((2, 3)), atol=1e-6)
+
+
+def test_a_residual_network_learns_and_trades() -> None:
+    network = {"model": "wide_resnet", "arguments": {"depth": 10, "width": 1}, "train_images": 300, "test_images": 60}
+    training = {"optimizer": "adam", "learning_rate": 0.01, "reset_optimizer": True, "broker_images": 60, "size": 4}
+    made = run("market", images={**network, **training}, scenario={"rounds": 2})
+    assert made.facts["ledger"]["verified"]
+    assert len(made.trades) == 2
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("tinyimagenet", 200)])
+def test_coloured_images_of_any_number_of_classes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, classes: int
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+
+    def part(count: int) -> Dataset:
+        return Dataset(torch.rand(count, 3, 8, 8, generator=draw), torch.arange(count) % classes)
+
+    data = ImageData(name, part(800), part(200), tuple(map(str, range(classes))), (3, 8, 8), "noise")
+    monkeypatch.setattr(images, "find_images", lambda name, data: tmp_path)
+    monkeypatch.setattr(images, "load_images", lambda name, source, size: data)
+    network = {"data": name, "model": "wide_resnet", "arguments": {"depth": 10, "width": 1}}
+    made = world(images={**network, "mean": [0.5] * 3, "deviation": [0.2] * 3}, scenario={"protocol": "paper"})
+    first, second = made.learners
+    assert set(first._trainer._data.targets.tolist()) >= set(range(classes // 2, classes))
+    assert first.samples < 800
+    assert first.snapshot()["head.weight"].shape[0] == classes
+    assert first.scores().metric < 0.5
+    assert second.snapshot()["stem.weight"].shape[1] == 3
