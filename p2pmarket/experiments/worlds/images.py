@@ -60,6 +60,8 @@ class ImageEndowment:
     """Classes of the data set that it is short of."""
     keep: float
     """Part of its scarce classes that it has."""
+    shuffled: bool
+    """Whether its labels are dealt out among its images: what it learns is of no use to anybody."""
     seed: int | None
     """Of its first parameters, for torch.manual_seed; None: from the run's."""
 
@@ -139,6 +141,7 @@ class ImageSettings:
             share=table.number("share", 1.0, high=1.0),
             scarce=_scarce(table, _CLASSES[self.data]),
             keep=table.number("keep", 0.1, high=1.0),
+            shuffled=table.flag("shuffled", False),
             seed=seed if "seed" in table else None,
         )
         if endowment.share == 0 or (endowment.keep == 0 and len(endowment.scarce) == _CLASSES[self.data]):
@@ -240,6 +243,9 @@ class Images:
         part = train if endowment.share == 1 else split(train, (endowment.share,), drawn)[0]
         part = subset_by_class(part, dict.fromkeys(endowment.scarce, endowment.keep), drawn)
         part = self._for_task(part, plan.task)
+        if endowment.shuffled:
+            dealer = torch.Generator().manual_seed(_number(self._seed, f"labels {plan.name}"))
+            part = Dataset(part.inputs, part.targets[torch.randperm(len(part), generator=dealer)])
         first = _number(self._seed, f"model {plan.name}") if endowment.seed is None else endowment.seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(first)
@@ -247,6 +253,8 @@ class Images:
         about = f"{len(part)} images"
         if endowment.scarce:
             about += f", {endowment.keep:.0%} of the classes {', '.join(map(str, endowment.scarce))}"
+        if endowment.shuffled:
+            about += ", with shuffled labels"
         batches = _number(self._seed, f"batches {plan.name}")
         return ImageLearner(
             model, part, test, self._settings.training, seed=batches, device=self._device, about=about
