@@ -119,9 +119,7 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     if 1 < len(agents) and len(points) <= MOST_ROWS:
         console.print(_agents_table(points))
     for problem in summary["problems"][:MOST_ROWS]:
-        console.print(
-            printable(f"THE LEDGER DOES NOT VERIFY: {problem}"), highlight=False, markup=False, soft_wrap=True
-        )
+        console.print(printable(f"A LEDGER IS WRONG: {problem}"), highlight=False, markup=False, soft_wrap=True)
 
 
 def _agents_table(points: Sequence[Mapping[str, Any]]) -> Table:

@@ -35,19 +35,30 @@ MAX_NAME_CHARACTERS = 48
 _NAME = re.compile(rf"\w(?:[\w -]{{0,{MAX_NAME_CHARACTERS - 2}}}\w)?")
 
 
+def parse_document(text: str) -> Document:
+    """The document that a text of TOML is.
+
+    :raises ScenarioError: it is none
+    """
+    try:
+        document: Document = tomllib.loads(text)
+        return document
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ScenarioError(f"the scenario is not valid TOML: {error}") from None
+
+
 def read_document(path: Path) -> Document:
     """The document in a TOML file.
 
     :raises ScenarioError: no such file, or not TOML
     """
     try:
-        document: Document = tomllib.loads(path.read_text(encoding="utf-8"))
-        return document
+        return parse_document(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ScenarioError(f"cannot read the scenario {path}: {reason}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ScenarioError(f"the scenario {path} is not valid TOML: {error}") from None
+    except ScenarioError as error:
+        raise ScenarioError(f"{path}: {error}") from None
 
 
 def read_value(text: str) -> Any:

@@ -167,6 +167,11 @@ def write_combined(out: Path, runs: Sequence[RunResult], format: str) -> None:
                 (out / f"{stem}.{other}").unlink(missing_ok=True)
 
 
+def is_sound(facts: Facts) -> bool:
+    """Whether the ledger's own check and everybody's books found nothing wrong; where there is none, nothing is."""
+    return bool(facts["ledger"].get("verified", True)) and not facts["ledger"].get("problems")
+
+
 def run_line(facts: Facts) -> dict[str, Any]:
     """One run's line of runs.csv: RUN_COLUMNS, then its sweep's values by path. Final figures are means over agents."""
     final, ledger = list(facts["final"].values()), facts["ledger"]
@@ -175,7 +180,7 @@ def run_line(facts: Facts) -> dict[str, Any]:
         "loss": statistics.fmean(float(one["loss"]) for one in final),
         "metric": statistics.fmean(float(one["metric"]) for one in final),
         **{key: ledger.get(key, 0) for key in ("trades", "settled", "moved", "fees")},
-        "verified": ledger.get("verified"),
+        "verified": is_sound(facts),
     }
     return {**{key: computed[key] if key in computed else facts[key] for key in RUN_COLUMNS}, **facts["settings"]}
 

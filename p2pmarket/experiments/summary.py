@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from p2pmarket.experiments.results import Facts, RunResult
+from p2pmarket.experiments.results import Facts, RunResult, is_sound
 from p2pmarket.experiments.spread import mean_and_spread
 from p2pmarket.experiments.worlds.contract import ALONE
 
@@ -35,7 +35,7 @@ def summary_of(runs: Iterable[RunResult]) -> dict[str, Any]:
     return {
         "scenario": facts[0]["scenario"] if facts else "",
         "runs": len(facts),
-        "verified": all(_verified(one) for one in facts),
+        "verified": all(is_sound(one) for one in facts),
         "problems": [f"{one['run']}: {problem}" for one in facts for problem in one["ledger"].get("problems", ())],
         "points": [_point(same, alone) for same in points.values()],
     }
@@ -58,7 +58,7 @@ def _point(runs: Sequence[Facts], alone: Mapping[tuple[str, int], Facts]) -> dic
         "traffic_bytes": statistics.fmean(one["traffic_bytes"] for one in runs),
         "crashes": statistics.fmean(one["crashes"] for one in runs),
         "wall_seconds": statistics.fmean(one["wall_seconds"] for one in runs),
-        "verified": all(_verified(one) for one in runs),
+        "verified": all(is_sound(one) for one in runs),
         "agents": {},
     }
     pairs = [(one, alone[_others(one), one["seed"]]) for one in runs if (_others(one), one["seed"]) in alone]
@@ -79,11 +79,6 @@ def _point(runs: Sequence[Facts], alone: Mapping[tuple[str, int], Facts]) -> dic
 def _others(facts: Facts) -> str:
     """What else than its method a point was made with."""
     return json.dumps({path: value for path, value in facts["settings"].items() if path != METHOD_PATH}, sort_keys=True)
-
-
-def _verified(facts: Facts) -> bool:
-    """A run without a broker has no ledger that could be wrong."""
-    return bool(facts["ledger"].get("verified", True))
 
 
 def _mean(facts: Facts, what: str) -> float:

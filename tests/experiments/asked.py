@@ -27,7 +27,7 @@ def asked_by(document: Document, monkeypatch: pytest.MonkeyPatch) -> dict[str, l
 
     def note(table: Table, key: str, kind: str, default: object, allowed: str) -> None:
         section = re.sub(r"(\[+\w+\]+).*", r"\1", table.where)
-        found.setdefault(section, {})[key] = Asked(key, kind, written(default), allowed)
+        found.setdefault(section, {}).setdefault(key, Asked(key, kind, written(default), allowed))
 
     def watch(name: str, kind: str, bounds: Callable[[dict[str, Any]], str], defaults: dict[str, Any]) -> None:
         original = getattr(Table, name)

@@ -24,6 +24,9 @@ from p2pmarket.experiments.worlds.linear_broker import PARAMETERS, BrokerSamples
 from p2pmarket.market import MarketTerms
 from p2pmarket.simulation.chance import stream
 
+MOST_NUMBERS = 2**27
+"""Of one agent's inputs: 1 GiB."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LinearEndowment:
@@ -81,7 +84,13 @@ class RegressionSettings:
         """
         :raises ScenarioError: an endowment that cannot be
         """
-        return LinearEndowment(table.whole("samples", low=1, high=1_000_000), table.number("noise", 0.0, high=1e6))
+        samples = table.whole("samples", low=1, high=1_000_000)
+        if samples * self.dimension > MOST_NUMBERS:
+            raise ScenarioError(
+                f"{table.where} has {samples} samples of {self.dimension} numbers each; at most {MOST_NUMBERS:,} "
+                "numbers fit, so take fewer samples or a smaller dimension"
+            )
+        return LinearEndowment(samples, table.number("noise", 0.0, high=1e6))
 
     def build(self, agents: Sequence[AgentPlan], *, method: str, protocol: str, seed: int, place: Place) -> Regression:
         """The world of one run."""

@@ -1,0 +1,148 @@
+"""`p2pmarket simulate`: what it shows and writes, its exit codes, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pmarket.cli import main
+from p2pmarket.experiments import sweep
+from p2pmarket.experiments.results import RunResult
+from p2pmarket.experiments.run import RunPlan, run_once
+
+SMALL = """
+[scenario]
+name = "small"
+rounds = 2
+[regression]
+dimension = 8
+rate = 0.1
+broker_samples = 64
+[[agent]]
+name = "A"
+samples = 6
+[[agent]]
+name = "B"
+samples = 12
+noise = 0.5
+[sweep]
+scenario.method = ["market", "alone"]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(SMALL)
+    return "small.toml"
+
+
+def test_results_a_table_and_where_they_are(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    assert main(["simulate", small, "--jobs", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "", "no bar where there is no terminal"
+    assert re.search(r"market +1 +\d[\d.]+ +-?\d+\.\d % +\d+ +\d+ +\d+\.\d\d +verified", out)
+    assert "results: runs/small (summary.json, runs.csv, rounds.csv, trades.csv, " in out
+    assert "look at them: p2pmarket report runs/small" in out
+    assert (tmp_path / "runs" / "small" / "plots" / "loss.png").exists()
+    assert main(["simulate", small, "--jobs", "1", "--json", "--no-plots"]) == 0
+    out, err = capsys.readouterr()
+    summary = json.loads(out)
+    assert summary["verified"] and summary["out"] == "runs/small" and summary["plots"] == []
+    assert summary["points"] == json.loads((tmp_path / "runs" / "small" / "summary.json").read_text())["points"]
+    assert "verified" in err
+
+
+def test_set_and_seeds(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--set", 'sweep.scenario.method=["alone"]', "--set", "scenario.name=other", "--set", "agent.A.samples = 9"]
+    assert main(["simulate", small, *given, "--seeds", "3", "--jobs", "1", "--json", "--no_plots"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["scenario"], summary["runs"], summary["out"]) == ("other", 3, "runs/other")
+    written = Path("runs/other/scenario.toml").read_text()
+    assert "seeds = [0, 1, 2]" in written and "samples = 9" in written
+
+
+def test_check_shows_all_and_runs_nothing(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", small, "--check", "--seeds", "4"]) == 0
+    out = capsys.readouterr().out
+    for line in ("scenario.round_seconds = 10.0", "terms.max_sellers = 8", "agent B: linear, 12 samples, noise 0.5",
+                 "point 001: scenario.method = 'alone'", "8 runs of 2 points, 16 rounds in all"):  # fmt: skip
+        assert line in out
+    assert main(["simulate", small, "--check", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["runs"], told["terms"]["round_agents"]) == (2, 2)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_new_scenario_is_never_written_over_a_file(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--new", "deep/my first.toml"]) == 0
+    assert "wrote deep/my first.toml" in capsys.readouterr().out
+    assert main(["simulate", "deep/my first.toml", "--check"]) == 0
+    assert capsys.readouterr().out.startswith("my-first: ")
+    assert main(["simulate", "--new", small]) == 2
+    assert "small.toml is there already; name a new file" in capsys.readouterr().err
+    assert Path(small).read_text() == SMALL
+    assert main(["simulate", small, "--new", "other.toml"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "name a scenario, such as"),
+        (["gone.toml"], "cannot read the scenario gone.toml: No such file"),
+        (["small.toml", "--set", "scenario.rounds"], "has no value; write it as --set path=value"),
+        (["small.toml", "--set", "scenario.rounds=[1"], "is no TOML value"),
+        (["small.toml", "--set", "agent.C.samples=1"], "there is no 'C' in that list; it has A, B"),
+        (["small.toml", "--set", "scenario.rounds=none"], "must be a whole number, not 'none'"),
+        (["small.toml", "--set", "scenario.name=../up"], "a name is 1 to 48 letters"),
+        (["small.toml", "--set", "sweep.agent.A.nowhere=[1]"], "unknown key 'nowhere'"),
+        (["small.toml", "--seeds", "0"], "seeds in [scenario] is 0"),
+        (["small.toml", "--jobs", "-1"], "--jobs -1 is below 0"),
+        (["small.toml", "--out", "small.toml"], "small.toml is a file; name a folder"),
+        (["small.toml", "--out", "."], "holds other things than results"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    given: list[str], words: str, small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", *given]) == 2
+    out, err = capsys.readouterr()
+    assert words in err and err.count("\n") == 1 and out == ""
+
+
+def altered(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    def run(plan: RunPlan, *given: Any) -> RunResult:
+        return change(plan, run_once(plan, *given))  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(sweep, "run_once", run)
+
+
+def test_a_ledger_that_does_not_verify_is_exit_code_1(
+    small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(plan: RunPlan, result: RunResult) -> RunResult:
+        wrong = {"verified": False, "problems": ["a balance is off\x1b[31m"]}
+        return RunResult({**result.facts, "ledger": {**result.facts["ledger"], **wrong}}, result.rounds, result.trades)
+
+    altered(monkeypatch, broken)
+    assert main(["simulate", small, "--jobs", "1", "--no_plots"]) == 1
+    out = capsys.readouterr().out
+    assert "DOES NOT VERIFY" in out and r"000-market-seed0: a balance is off\x1b[31m" in out
+
+
+def test_an_interrupt_tells_how_much_is_kept(
+    small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(plan: RunPlan, result: RunResult) -> RunResult:
+        if plan.scenario.method == "alone":
+            raise KeyboardInterrupt
+        return result
+
+    altered(monkeypatch, interrupted)
+    assert main(["simulate", small, "--jobs", "1"]) == 130
+    assert "1 of 2 runs are finished and kept in runs/small, and the same command goes on" in capsys.readouterr().err

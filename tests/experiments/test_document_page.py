@@ -1,0 +1,129 @@
+"""docs/simulation.md says what the code does: every key with its bounds, every column, every flag."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from asked import Asked, asked_by
+from small import alone, small
+
+from p2pmarket.cli.parser import build_parser
+from p2pmarket.experiments.document import Document, parse_document, read_document
+from p2pmarket.experiments.recording import RoundRow, TradeRow, columns
+from p2pmarket.experiments.results import RUN_COLUMNS
+from p2pmarket.experiments.run import run_once
+from p2pmarket.experiments.scenario import parse_scenario
+from p2pmarket.experiments.summary import summary_of
+from p2pmarket.experiments.sweep import plans_of
+from p2pmarket.experiments.templates import TEMPLATES, template
+from p2pmarket.experiments.worlds.regression import RegressionSettings
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "simulation.md").read_text()
+
+REGRESSION: Document = {
+    "scenario": {"name": "x", "rounds": 1},
+    "regression": {"dimension": 4},
+    "agent": [{"samples": 3}],
+    "faults": {},
+}
+IMAGES: Document = {
+    "scenario": {"name": "x", "rounds": 1},
+    "images": {"data": "digits", "model": "mlp"},
+    "agent": [{}],
+}
+TOLD_IN_WORDS = {
+    ("[regression]", "length"): Asked("length", "number", "√dimension", "0 to 1e+12"),
+    ("[[agent]]", "name"): Asked("name", "name", "agent-NUMBER", ""),
+    ("[[agent]]", "task"): Asked("task", "text", "the first", ""),
+    ("[[agent]]", "seed"): Asked("seed", "whole number", "the run's", "0 to 1000000000"),
+}
+"""What depends on the rest of the scenario."""
+
+
+def cells_after(words: str) -> list[list[str]]:
+    """The cells of the first table after these words."""
+    (table,) = re.findall(re.escape(words) + r"\n(?:(?!#|\|).*\n)*?\|.*\n\|---.*\n((?:\|.*\n)+)", PAGE)
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
+
+
+def keys_after(words: str) -> list[Asked]:
+    return [Asked(cells[0].strip("`"), *cells[1:4]) for cells in cells_after(words)]
+
+
+@pytest.mark.parametrize(("world", "document"), [("regression", REGRESSION), ("images", IMAGES)])
+def test_every_key_with_its_default_and_bounds(world: str, document: Document, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asked_by(document, monkeypatch)
+    assert {"[scenario]", f"[{world}]", "[[agent]]", "[terms]"} <= asked.keys()
+    for section, keys in asked.items():
+        told = keys_after(f"### `{section}`")
+        if section == "[[agent]]":
+            told += keys_after(f"Where the world is `[{world}]`:")
+        wanted = [TOLD_IN_WORDS.get((section, one.key), one) for one in keys]
+        if section == "[scenario]":
+            told = [one for one in told if one.key != "seeds"]
+            if world == "regression":
+                methods = ", ".join(RegressionSettings.METHODS)
+                assert f"Its methods are {methods.replace(', alone', ' and alone')}" in PAGE
+                wanted = [one._replace(allowed="*") if one.key == "method" else one for one in wanted]
+                told = [one._replace(allowed="*") if one.key == "method" else one for one in told]
+        assert told == wanted
+
+
+def test_every_column_in_order() -> None:
+    for words, wanted in (
+        ("### rounds.csv: one row for each agent and round", columns(RoundRow)),
+        ("### trades.csv: one row for each appraised pair, bought or not", columns(TradeRow)),
+        ("### runs.csv: one row for each run", RUN_COLUMNS),
+    ):
+        assert tuple(cells[0].strip("`") for cells in cells_after(words)) == wanted
+
+
+def test_every_key_of_a_run_and_of_a_summary() -> None:
+    run = run_once(plans_of(alone())[0])
+    assert [cells[0].strip("`") for cells in cells_after("### run.json")] == list(run.facts)
+    summary = summary_of([run])
+    assert [cells[0].strip("`") for cells in cells_after("### summary.json")] == list(summary["points"][0])
+    told = PAGE[PAGE.index("### summary.json") :].split("\n\n")[1]
+    assert [key for key in summary if f"`{key}`" not in told] == []
+
+
+def test_the_ledgers_facts_are_told() -> None:
+    run = run_once(plans_of(small())[0])
+    (told,) = [cells[1] for cells in cells_after("### run.json") if cells[0] == "`ledger`"]
+    assert told.startswith(", ".join(run.facts["ledger"]))
+
+
+def test_every_flag() -> None:
+    parsers = build_parser()._subparsers
+    assert parsers is not None
+    simulate = parsers._group_actions[0].choices["simulate"]  # type: ignore[index]
+    flags = {action.option_strings[0] for action in simulate._actions if action.option_strings and action.help}
+    told = set(re.findall(r"--\w+", "".join(map(str, cells_after("## The command")))))
+    assert flags - {"-h", "--no-plots"} == told
+
+
+def test_the_smallest_scenario_of_the_page_is_one() -> None:
+    text = re.findall(r"```toml\n(\[scenario\].*?)```", PAGE, flags=re.DOTALL)
+    assert len(text) == 1
+    assert len(parse_scenario(parse_document(text[0])).agents) == 2
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_what_a_new_scenario_begins_with_parses(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "new.toml").write_text(template(kind, "mine"))
+    plans = plans_of(read_document(tmp_path / "new.toml"))
+    assert {plan.scenario.name for plan in plans} == {"mine"}
+    assert {plan.scenario.method for plan in plans} == {"market", "alone"}
+    (tmp_path / "whole.toml").write_text(re.sub(r"(?m)^# (\[faults\]|\w+ = )", r"\1", template(kind, "mine")))
+    assert plans_of(read_document(tmp_path / "whole.toml"))[0].scenario.climate is not None
+
+
+def test_the_files_that_the_page_names_are_there() -> None:
+    names = re.findall(r"examples/[\w/-]+\.toml", PAGE) + [
+        f"examples/scenarios/{name}" for name in re.findall(r"`([\w-]+\.toml)`[;,:]", PAGE)
+    ]
+    assert len(names) >= 5
+    assert [name for name in names if not (ROOT / name).exists() and "scenario.toml" not in name] == []

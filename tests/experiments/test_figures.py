@@ -1,0 +1,84 @@
+"""Plots of any folder: what is drawn for what, and bounds on it; looks are for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import alone, small
+
+from p2pmarket.errors import MachineFault
+from p2pmarket.experiments import figures
+from p2pmarket.experiments.figures import plot_results
+from p2pmarket.experiments.results import RunResult
+from p2pmarket.experiments.run import run_once
+from p2pmarket.experiments.sweep import plans_of
+
+pytest.importorskip("matplotlib", reason="plots need matplotlib")
+
+
+def runs_of(document: Any) -> list[RunResult]:
+    return [run_once(plan) for plan in plans_of(document)]
+
+
+def drawn(runs: Sequence[RunResult], folder: Path) -> set[str]:
+    paths = plot_results(runs, folder)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert {path.name for path in paths} == {path.name for path in folder.glob("*")}
+    return {path.stem for path in paths}
+
+
+def test_a_market_beside_none(tmp_path: Path) -> None:
+    runs = runs_of(small(rounds=6, protocol="paper", sweep={"scenario.method": ["market", "alone"]}, seeds=2))
+    assert drawn(runs, tmp_path) == {"loss", "trades", "balances", "prices"}
+
+
+def test_without_a_market_only_learning(tmp_path: Path) -> None:
+    assert drawn(runs_of(alone()), tmp_path) == {"loss"}
+    assert plot_results([], tmp_path / "none") == [] and not (tmp_path / "none").exists()
+
+
+def test_one_number_swept_and_two(tmp_path: Path) -> None:
+    one = alone(sweep={"agent.A.samples": [4, 8], "scenario.method": ["alone", "fedavg"]})
+    assert drawn(runs_of(one), tmp_path / "one") == {"loss", "sweep"}
+    two = alone(sweep={"agent.A.samples": [4, 8], "agent.B.samples": [4, 8]})
+    assert drawn(runs_of(two), tmp_path / "two") == {"loss"}
+    words = alone(sweep={"agent.A.strategy": ["default", "collaborative"]})
+    assert drawn(runs_of(words), tmp_path / "words") == {"loss"}
+
+
+def test_an_accuracy_has_a_plot_of_its_own(tmp_path: Path) -> None:
+    (run,) = runs_of(alone())
+    rounds = tuple(dataclasses.replace(row, metric=0.5) for row in run.rounds)
+    assert drawn([dataclasses.replace(run, rounds=rounds)], tmp_path) == {"loss", "metric"}
+
+
+def test_many_agents_and_points_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = alone(sweep={"agent.A.samples": list(range(1, 31))})
+    document["agent"][0]["count"] = 40
+    lines: list[str] = []
+    original = figures._curve
+
+    def curve(axis: Any, rows: Any, what: str, color: str, label: str, **more: Any) -> None:
+        lines.append(label)
+        original(axis, rows, what, color, label, **more)
+
+    monkeypatch.setattr(figures, "_curve", curve)
+    assert drawn(runs_of(document), tmp_path) == {"loss", "sweep"}
+    assert len(lines) == figures.MOST_LINES
+
+
+def test_names_that_a_formula_would_be_made_of(tmp_path: Path) -> None:
+    (run,) = runs_of(alone())
+    rounds = tuple(dataclasses.replace(row, agent=r"_$\frac{") for row in run.rounds)
+    assert drawn([dataclasses.replace(run, rounds=rounds)], tmp_path) == {"loss"}
+
+
+def test_without_matplotlib_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MachineFault, match="plots need matplotlib"):
+        plot_results(runs_of(alone()), tmp_path)
