@@ -118,7 +118,7 @@ def estimate(seller: str, own_weight: float | None, weight: float | None, own_ra
     if own_weight is None or weight is None or own_ratio is None:
         return 1.0 if seller == EXACT else 0.0
     if seller == EXACT:
-        inside = 0 < own_weight < 1 and 0 < weight < 1 and own_ratio >= 1
+        inside = 0 < own_weight < 1 and 0 < weight < 1 and 1 <= own_ratio < math.inf
         return ratio_at_optimal_weights(own_weight, own_ratio) if inside else 1.0
     if not (0 < own_weight <= 1 and 0 < weight <= 1 and 0 < own_ratio < math.inf):
         return 0.0  # what a broker tells is its word, not a reason to fail
