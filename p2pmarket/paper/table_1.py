@@ -33,6 +33,9 @@ LABELS = {
 SEEDS = {QUICK: 1, NORMAL: 3, FULL: 3}
 ENOUGH_SEEDS = 3
 """From which the narrower tolerance is stated."""
+CHANCE, CHANCE_OF_ONE = 2.0, 4.0
+"""Points by which a method of a small profile may fall short of the one before it: with 600 test images and one seed,
+a difference of two accuracies has a standard error of about 1.5."""
 _METHODS = "scenario.method"
 
 
@@ -44,7 +47,12 @@ class Numbers:
     """Method -> A, B."""
     tolerance: float
     """In points of accuracy, of a mean over `ENOUGH_SEEDS`."""
+    tolerance_apart: float
+    """The same where there is no broker."""
     tolerance_of_one: float
+    """Of one seed."""
+    why: str = ""
+    """Why not nearer, where there is no broker."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +76,6 @@ class Table1:
     small: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What a CPU's profile changes of the scenario; none: the scenario is run as it is."""
     honest: Honest | None = None
-    order_slack: float = 1.0
-    """Points by which a method may fall short of the one before it."""
     seeds: Mapping[str, int] = dataclasses.field(default_factory=lambda: SEEDS)
     remark: str = ""
 
@@ -115,14 +121,17 @@ class Table1:
         found = []
         for method, those in _by_method(runs).items():
             many = len(those) >= ENOUGH_SEEDS
-            reach = numbers.tolerance if many else numbers.tolerance_of_one
+            apart = method in (ALONE, FEDAVG)
+            three = numbers.tolerance_apart if apart else numbers.tolerance
+            reach = three if many else numbers.tolerance_of_one
             for place, agent in enumerate(AGENTS):
                 accuracies = [100 * final(run, agent, "metric") for run in those]
                 name = f"{agent}, {LABELS[method]}"
                 if method in numbers.rows:
                     paper = numbers.rows[method][place]
                     note = f"within {reach:g} points of the paper's one run"
-                    note += "" if many else f"; a single seed: {numbers.tolerance:g} for {ENOUGH_SEEDS}"
+                    note += numbers.why if apart else ""
+                    note += "" if many else f"; a single seed: {three:g} for {ENOUGH_SEEDS}"
                     found.append(
                         row_of(
                             self.NAME, name, accuracies, paper=paper, low=paper - reach, high=paper + reach,
@@ -144,12 +153,9 @@ class Table1:
             )
             for method, values in means.items()
         ]
-        for method, other, low in (
-            (UNALIGNED, ALONE, 0.0),
-            (PAPER, UNALIGNED, -self.order_slack),
-            (MARKET, PAPER, -self.order_slack),
-        ):
-            note = "the order of the table's rows" + (f", but for {-low:g} points of chance" if low else "")
+        slack = CHANCE if len(next(iter(means.values()))) >= ENOUGH_SEEDS else CHANCE_OF_ONE
+        for method, other, low in ((UNALIGNED, ALONE, 0.0), (PAPER, UNALIGNED, -slack), (MARKET, PAPER, -slack)):
+            note = "the order of the table's rows" + (f", but for {slack:g} points of chance" if low else "")
             more = [one - before for one, before in zip(means[method], means[other], strict=True)]
             name = f"{LABELS[method]}, above {LABELS[other]}"
             found.append(row_of(self.NAME, name, more, low=low, unit="points", note=note))
@@ -177,7 +183,9 @@ MNIST = Table1(
     Numbers(
         {ALONE: (68.50, 72.97), FEDAVG: (81.98, 81.98), UNALIGNED: (84.64, 84.64), PAPER: (86.96, 86.96)},
         tolerance=1.0,
+        tolerance_apart=2.0,
         tolerance_of_one=3.0,
+        why=", which the published script, run again, misses by 1.3 for A out of the market",
     ),
     honest=Honest("table-1-mnist-honest.toml", 93.0),
     remark="the first parameters have the paper's seeds, 321 and 231, which decide these numbers by many points; ours "
@@ -201,6 +209,7 @@ CIFAR10 = Table1(
     Numbers(
         {ALONE: (71.14, 70.56), FEDAVG: (70.35, 67.85), UNALIGNED: (78.31, 78.31), PAPER: (79.90, 79.90)},
         tolerance=3.0,
+        tolerance_apart=3.0,
         tolerance_of_one=3.0,
     ),
     small=_CPU,
@@ -212,6 +221,7 @@ TINY_IMAGENET = Table1(
     Numbers(
         {ALONE: (21.67, 15.89), FEDAVG: (19.95, 19.33), UNALIGNED: (31.28, 31.30), PAPER: (31.69, 31.82)},
         tolerance=3.0,
+        tolerance_apart=3.0,
         tolerance_of_one=3.0,
     ),
     small={**_CPU, "images.train_images": 10_000},
