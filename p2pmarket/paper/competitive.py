@@ -53,11 +53,12 @@ def run(context: Context) -> Finding:
         *(_profit(strategy, runs[strategy]) for strategy in (DEFAULT, COMPETITIVE)),
     )
     ours = {row.row: row.measured for row in rows}
+    lost, profit = ours[f"{COMPETITIVE}: {_LOST}"], ours[f"{COMPETITIVE}: {_PROFIT}"]
+    moved, usual = (ours[f"{strategy}: {_MOVED}"] for strategy in (COMPETITIVE, DEFAULT))
     sentence = (
         f"{agreement(rows)}, which has no numbers of it: competitive agents keep {ours[_LEFT]:.0f} % of what "
-        f"collaborative ones gain, though asks that are too dear lose {ours[f'{COMPETITIVE}: {_LOST}']:.0f} purchases "
-        f"a run; {ours[f'{COMPETITIVE}: {_MOVED}']:.1f} credits move, against {ours[f'{DEFAULT}: {_MOVED}']:.1f} between "
-        f"default agents, and an agent with more data profits by {ours[f'{COMPETITIVE}: {_PROFIT}']:.1f} credits."
+        f"collaborative ones gain, though asks that are too dear lose {lost:.0f} purchases a run; {moved:.1f} "
+        f"credits move, against {usual:.1f} between default agents, an agent with more data profits by {profit:.1f}."
     )
     return Finding(NAME, TITLE, rows, sentence, (_plot(context.folder / "competitive.png", runs, alone),))
 
