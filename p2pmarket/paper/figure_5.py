@@ -173,6 +173,7 @@ def _other(runs: Sequence[RunResult], kind: str, value: str) -> list[float]:
 # ---- rows -----------------------------------------------------------------------------------------------------------
 
 OPTIMUM = "% of the optimal price"
+REVENUE = "what is left of 100 % is the sellers' revenue as a part of the optimum's"
 
 
 def _row(name: str, values: Sequence[float], low: float, high: float, unit: str = "", note: str = "") -> Row:
@@ -193,7 +194,7 @@ def _ratio_rows(runs: Runs) -> list[Row]:
             "ratio, lower bound: mean gap", far, 1.0, 50.1, OPTIMUM,
             "the paper's plot shows a gap, without numbers; asks of 0 would make it 50 %",
         ),
-        _row("ratio, learned: mean gap", near, 0.0, 25.0, OPTIMUM),
+        _row("ratio, learned: mean gap", near, 0.0, 25.0, OPTIMUM, REVENUE),
         _row(
             "ratio: learned gap / lower bound's", [a / b for a, b in zip(near, far, strict=True)], 0.0, HALF,
             note="a lost trade counts with its whole price",
@@ -226,7 +227,7 @@ def _gain_rows(runs: Runs) -> list[Row]:
             "gain, lower bound: mean gap", far, 25.0, 50.1, OPTIMUM,
             "the bound is below 1, so it says nothing of a gain, and the ask is 0 (prices are rounded towards it)",
         ),
-        _row("gain, learned: mean gap", near, 0.0, 25.0, OPTIMUM),
+        _row("gain, learned: mean gap", near, 0.0, 25.0, OPTIMUM, REVENUE),
         _row("gain: learned gap / lower bound's", [a / b for a, b in zip(near, far, strict=True)], 0.0, HALF),
         _row("gain, learned: trades lost", _over(learned, lost), 0.0, 10.0, "% of bids"),
         _row("gain, tight lower bound: mean gap", _other(printed, TIGHT, GAIN), 0.0, 50.1, OPTIMUM),
