@@ -39,7 +39,7 @@ class Parties:
         self._climate = climate
         self._draw = draw
         self.broker_is_here = asyncio.Event()
-        """Set while the broker runs."""
+        """Set while there is a broker that has not ended."""
 
     async def keep_broker(self) -> None:
         """Starts the broker, again whenever it has ended; never ends by itself.
@@ -48,10 +48,10 @@ class Parties:
         """
         while True:
             await self._start(self._market.start_broker)
-            running = self._market.running
+            life = self._market.running.life
+            life.on_end.append(self.broker_is_here.clear)  # whoever asks its ledger after its end waits for ever
             self.broker_is_here.set()
-            await running.life.buried()
-            self.broker_is_here.clear()
+            await life.buried()
             await self._market.crash(BROKER)
             await self.stay_away()
 
