@@ -57,7 +57,7 @@ class Display:
             disable=not console.is_terminal,
             transient=True,
         )
-        self._task = self._progress.add_task("runs", total=self._total, runs="", now="")
+        self._task = self._progress.add_task("runs", total=self._total, runs=f"runs 0/{self._count}", now="")
 
     def __enter__(self) -> Display:
         self._progress.start()
