@@ -22,8 +22,8 @@ SMALL = {
     "rate = 0.02": "rate = 0.05",
     "rounds = 100": "rounds = 8",
     "rounds = 120": "rounds = 10",
-    "rounds = 60": "rounds = 8",
-    "rounds = 40": "rounds = 8",
+    "rounds = 60": "rounds = 5",
+    "rounds = 40": "rounds = 5",
     "[0, 10, 20, 30, 40, 60, 80]": "[0, 10]",
     "[2, 3, 5, 8]": "[2, 3]",
 }
