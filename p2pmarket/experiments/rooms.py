@@ -30,8 +30,8 @@ PARTY_BYTES = 200_000
 """Of one party's books before its first round."""
 ROUND_BYTES, PAIR_BYTES = 10_000, 6_000
 """What one agent's round, and each pair appraised in it, adds to its own books and the broker's."""
-PART = 4
-"""Of what is free, one run takes at most this part: others may run beside it."""
+PART = max(4, os.cpu_count() or 1)
+"""Of what is free, one run takes at most this part: on every core another may begin at the same time."""
 
 
 @contextlib.contextmanager
