@@ -1,7 +1,8 @@
 """More agents than the paper's two: what a third one brings to both, and each further one to all.
 
 Knows: the comparison with agents alone, with two of the three, and with FedAvg. The paper has no numbers of this; it
-says that its market is of any number of agents (section 3). The agents are the linear regressions of section 6.1.3.
+says that its market is of any number of agents (section 3). The agents are the linear regressions of section 6.1.3, and
+three small networks that are each short of other digits.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from p2pmarket import charts
+from p2pmarket.errors import DataError
 from p2pmarket.experiments.document import Document
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.worlds.contract import ALONE, FEDAVG, MARKET
@@ -32,7 +34,8 @@ TITLE = "Three agents and more"
 
 SEEDS = {QUICK: 2, NORMAL: 5, FULL: 10}
 FEWER = {"scenario.rounds": 20}
-FEWER_MANY = {"scenario.rounds": 20, "sweep": {"scenario.method": [MARKET, ALONE], "agent.member.count": [2, 3, 5]}}
+FEWER_MANY = {"scenario.rounds": 12, "sweep": {"scenario.method": [MARKET, ALONE], "agent.member.count": [2, 3, 5]}}
+FEWER_DIGITS = {"scenario.rounds": 10}
 _AGENTS = ("A", "B", "C")
 _PAIR = ("A", "B")
 
@@ -51,23 +54,36 @@ def run(context: Context) -> Finding:
     )
     market, alone, fedavg = (having(three, method=method) for method in (MARKET, ALONE, FEDAVG))
     by_count = gains_by_count(many)
+    digits, missing = _digits(context, 1 if quick else seeds)
     rows = (
         *(_less(f"{agent}: less than alone", agent, market, alone) for agent in _AGENTS),
         *(_less(f"{agent}: with C in the market, less than with two", agent, market, pair) for agent in _PAIR),
         _beside_fedavg(market, fedavg),
         *_rows_of_many(by_count),
+        *_rows_of_digits(digits),
     )
     most = max(by_count)
     sentence = (
-        f"{agreement(rows)}: all three agents gain ({', '.join(f'{row.measured:.1f} %' for row in rows[:3])}), the "
+        f"{agreement(rows)}, which has no numbers of it: all three gain ({', '.join(f'{row.measured:.1f} %' for row in rows[:3])}), the "
         f"third brings A and B a further {rows[3].measured:.1f} % and {rows[4].measured:.1f} %, and every agent that "
         f"comes to a market of equals helps all, up to {statistics.fmean(by_count[most]):.1f} % with {most}."
     )
-    plots = (
+    plots = [
         _plot(context.folder / "three-agents.png", market, alone, pair),
         _plot_many(context.folder / "many-agents.png", by_count),
-    )
-    return Finding(NAME, TITLE, rows, sentence, plots)
+    ]
+    if digits:
+        plots.append(_plot_digits(context.folder / "three-agents-digits.png", digits))
+    return Finding(NAME, TITLE, rows, sentence, tuple(plots), missing)
+
+
+def _digits(context: Context, seeds: int) -> tuple[list[RunResult], str]:
+    """The runs of the networks, and why there are none."""
+    document = paper_document(context, "three-agents-digits.toml", FEWER_DIGITS if context.effort == QUICK else None)
+    try:
+        return runs_of(context, document, "digits", seeds), ""
+    except DataError as error:
+        return [], str(error)
 
 
 def gains_by_count(runs: Sequence[RunResult]) -> dict[int, list[float]]:
@@ -124,6 +140,18 @@ def _rows_of_many(by_count: Mapping[int, Sequence[float]]) -> list[Row]:
     return [*rows, least]
 
 
+def _rows_of_digits(digits: Sequence[RunResult]) -> list[Row]:
+    pairs = list(zip(having(digits, method=MARKET), having(digits, method=ALONE), strict=True))
+    return [
+        row_of(
+            NAME, f"digits, {agent}: accuracy, more than alone",
+            [100 * (final(run, agent, "metric") - final(other, agent, "metric")) for run, other in pairs],
+            low=10.0, unit="points", note="each lacks 6 or 7 of the 10 digits, which the two others have",
+        )
+        for agent in (digits[0].facts["final"] if digits else ())
+    ]  # fmt: skip
+
+
 def _plot(path: Path, market: Sequence[RunResult], alone: Sequence[RunResult], pair: Sequence[RunResult]) -> Path:
     with charts.figure(1, 3, width=4.4, height=3.9, sharey=True) as (made, (axes,)):
         for axis, agent in zip(axes, _AGENTS, strict=True):
@@ -154,5 +182,25 @@ def _plot_many(path: Path, by_count: Mapping[int, Sequence[float]]) -> Path:
             ylabel="mean testing loss, less than alone (%)", ylim=(0, None), xticks=counts,
         )  # fmt: skip
         axis.legend()
+        charts.save_png(made, path)
+    return path
+
+
+def _plot_digits(path: Path, digits: Sequence[RunResult]) -> Path:
+    agents = list(digits[0].facts["final"])
+    with charts.figure(1, len(agents), width=4.4, height=3.9, sharey=True) as (made, (axes,)):
+        for axis, agent in zip(axes, agents, strict=True):
+            for method, color, label in (
+                (ALONE, charts.BASELINE, "alone"),
+                (FEDAVG, charts.COLORS[3], "FedAvg"),
+                (MARKET, charts.COLORS[0], "in the market"),
+            ):
+                draw_runs(
+                    axis, having(digits, method=method), agent, color=color, label=label,
+                    value=lambda row: 100 * row.metric, style="--" if method == ALONE else "-",
+                )  # fmt: skip
+            axis.set(title=f"{agent}: {digits[0].facts['agents'][agent]['about']}"[:60], xlabel="round")
+            axis.legend(loc="lower right")
+        axes[0].set(ylabel="test accuracy on all digits (%)", ylim=(0, 100))
         charts.save_png(made, path)
     return path

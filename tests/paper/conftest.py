@@ -24,6 +24,7 @@ SMALL = {
     "rounds = 120": "rounds = 10",
     "rounds = 60": "rounds = 5",
     "rounds = 40": "rounds = 5",
+    "rounds = 20": "rounds = 4",
     "[0, 10, 20, 30, 40, 60, 80]": "[0, 10]",
     "[2, 3, 5, 8]": "[2, 3]",
 }

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
+from p2pmarket.errors import DataError
+from p2pmarket.experiments.document import Document
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.scenario import parse_scenario
 from p2pmarket.node.strategies.collaborative import Collaborative
 from p2pmarket.node.strategy import Strategy
-from p2pmarket.paper import competitive, three_agents
+from p2pmarket.paper import common, competitive, three_agents
 from p2pmarket.paper.common import paper_document
 from p2pmarket.paper.finding import Context
 from p2pmarket.units import CREDIT
@@ -28,8 +30,22 @@ def test_three_agents_gain(small: Callable[..., Context]) -> None:
     assert added.measured == pytest.approx(
         rows["3 equal agents: less than alone"].measured - rows["2 equal agents: less than alone"].measured
     )
-    assert [path.name for path in finding.plots] == ["three-agents.png", "many-agents.png"]
+    assert {f"digits, {agent}: accuracy, more than alone" for agent in ("low", "middle", "high")} < set(rows)
+    assert finding.missing == ""
+    assert [path.name for path in finding.plots] == ["three-agents.png", "many-agents.png", "three-agents-digits.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in finding.plots)
+
+
+def test_without_the_images_the_rest_is_told(small: Callable[..., Context], monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs_of(context: Context, document: Document, name: str, seeds: int) -> list[RunResult]:
+        if "images" in document:
+            raise DataError("there are no images here")
+        return common.runs_of(context, document, name, seeds)
+
+    monkeypatch.setattr(three_agents, "runs_of", runs_of)
+    finding = three_agents.run(small("three-agents", seeds=1))
+    assert finding.missing == "there are no images here"
+    assert len(finding.rows) == 9 and len(finding.plots) == 2
 
 
 def test_further_agents_that_bring_nothing_do_not_agree() -> None:
