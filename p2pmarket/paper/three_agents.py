@@ -62,11 +62,11 @@ def run(context: Context) -> Finding:
         *_rows_of_many(by_count),
         *_rows_of_digits(digits),
     )
-    most = max(by_count)
+    most, all_three = max(by_count), ", ".join(f"{row.measured:.1f} %" for row in rows[:3])
     sentence = (
-        f"{agreement(rows)}, which has no numbers of it: all three gain ({', '.join(f'{row.measured:.1f} %' for row in rows[:3])}), the "
-        f"third brings A and B a further {rows[3].measured:.1f} % and {rows[4].measured:.1f} %, and every agent that "
-        f"comes to a market of equals helps all, up to {statistics.fmean(by_count[most]):.1f} % with {most}."
+        f"{agreement(rows)}, which has no numbers of it: all three agents gain ({all_three}), the third brings A and B "
+        f"a further {rows[3].measured:.1f} % and {rows[4].measured:.1f} %, and every agent that comes to a market of "
+        f"equals helps all, up to {statistics.fmean(by_count[most]):.1f} % with {most}."
     )
     plots = [
         _plot(context.folder / "three-agents.png", market, alone, pair),
@@ -199,8 +199,8 @@ def _plot_digits(path: Path, digits: Sequence[RunResult]) -> Path:
                     axis, having(digits, method=method), agent, color=color, label=label,
                     value=lambda row: 100 * row.metric, style="--" if method == ALONE else "-",
                 )  # fmt: skip
-            axis.set(title=f"{agent}: {digits[0].facts['agents'][agent]['about']}"[:60], xlabel="round")
-            axis.legend(loc="lower right")
+            axis.set(title=f"who has the {agent} digits gains the others", xlabel="round")
+            axis.legend(loc="upper left")
         axes[0].set(ylabel="test accuracy on all digits (%)", ylim=(0, 100))
         charts.save_png(made, path)
     return path
