@@ -16,6 +16,7 @@ from p2pmarket.paper.common import draw_runs
 
 Values = Sequence[float]
 """One a seed."""
+_OF_TASK = {"digits": "which of ten", "parity": "even or odd", "halves": "below five or not"}
 
 
 def plot_sellers(path: Path, met: Mapping[str, tuple[Values, Values, Values]]) -> Path:
@@ -50,13 +51,13 @@ def plot_accuracies(path: Path, market: Sequence[RunResult], alone: Sequence[Run
     with charts.figure(1, len(tasks), width=4.4, height=4.2, sharey=True) as (made, (axes,)):
         for axis, (task, agents) in zip(axes, tasks.items(), strict=True):
             for agent, color in zip(agents, charts.COLORS, strict=False):
-                for runs, style, where in ((market, "-", "market"), (alone, "--", "alone")):
+                for runs, style, where in ((market, "-", "in the market"), (alone, "--", "alone")):
                     draw_runs(
-                        axis, runs, agent, color=color, label=f"{agent}, {where}", style=style,
-                        value=lambda row: 100.0 * row.metric,
+                        axis, runs, agent, color=color, label=f"{agent.rpartition('-')[2]} images, {where}",
+                        style=style, value=lambda row: 100.0 * row.metric,
                     )  # fmt: skip
-            axis.set(title=task, xlabel="round")
-            axis.legend(loc="lower right", fontsize=8)
+            axis.set(title=f"task {task}: {_OF_TASK.get(task, task)}", xlabel="round", ylim=(0.0, 100.0))
+        axes[-1].legend(loc="lower right", fontsize=9)  # two classes: nothing is drawn so low
         axes[0].set(ylabel="accuracy on test images (%)")
         charts.save_png(made, path)
     return path
@@ -67,7 +68,7 @@ def plot_partners(path: Path, market: Sequence[RunResult]) -> Path:
     names = list(market[0].facts["agents"])
     pairs = Counter((one.buyer, one.seller) for run in market for one in run.trades if one.price is not None)
     counts = [[pairs[buyer, seller] / len(market) for seller in names] for buyer in names]
-    with charts.figure(1, 1, width=6.4, height=5.0) as (made, ((axis,),)):
+    with charts.figure(1, 1, width=7.0, height=5.0) as (made, ((axis,),)):
         axis.grid(False)
         image = axis.imshow(counts, cmap="Blues", vmin=0.0)
         middle = max(map(max, counts)) / 2
