@@ -31,6 +31,7 @@ EXPERIMENTS = {
     "theorem-4.1": "theorem_4_1",
     "theorem-5.1": "theorem_5_1",
     "three-agents": "three_agents",
+    "tasks-and-heads": "tasks_and_heads",
     "competitive": "competitive",
 }
 """Name -> the module that is the experiment, or module:NAME where one holds several; in the paper's order."""
