@@ -31,11 +31,11 @@ FORECASTS: Mapping[str, Callable[[float, float], float]] = {
 """Of the next bid, from the last bid and the one before it, both above 0. In a tie the first."""
 FACTORS = (1.0, 0.9999, 0.999, 0.99, 0.98, 0.96, 0.93, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 """Of a forecast that an ask may be; in a tie the first."""
-KEPT = 0.9
+KEPT = 0.95
 """Of a score, a round later."""
-REMEMBERED = 64
-"""Rounds that are looked at; what is older counts less than a part in 800."""
-DOUBT = 3.0
+REMEMBERED = 128
+"""Rounds that are looked at; what is older counts less than a part in 700."""
+DOUBT = 10.0
 """Rounds' worth of not knowing that an expert begins with."""
 _REFUSED = 0.5
 """Of an ask that was refused: what the bid is believed to have been, the middle of what it may be."""

@@ -92,10 +92,10 @@ def test_following_looks_at_this_buyer_alone_and_in_order_of_time() -> None:
     assert seller.ask(REQUEST) == 2
     others = [sold(900, 950, at, b"c" * 16) for at in range(9)]
     assert seller.informed(knowing(others)).ask(REQUEST) == 2
-    own = [sold(0, 500, 1), sold(300, 650, 2), sold(600, 800, 3)]
+    own = [sold(0, 500, at) for at in range(12)] + [sold(600, 800, 20)]
     assert seller.informed(knowing([*others, *own])).ask(REQUEST) == 1000
     assert seller.informed(knowing([*others, *reversed(own)])).ask(REQUEST) == 1000
-    refused = [*own, sold(1000, None, 4)]
+    refused = [*own, sold(1000, None, 30)]
     assert (seller.informed(knowing(refused)).ask(REQUEST) or 0) < 1000
     assert seller.informed(knowing(own, k_ppm=0)).ask(REQUEST) == 2  # a posted price shows no bid
     assert dataclasses.replace(seller, sell=False).ask(REQUEST) is None
