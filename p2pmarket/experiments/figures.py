@@ -7,6 +7,7 @@ them. Raises what writing files does.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from p2pmarket.charts import BASELINE, COLORS, figure, save_png
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
-from p2pmarket.experiments.spread import mean_and_spread
+from p2pmarket.experiments.spread import mean_and_spread, mean_of
 from p2pmarket.experiments.summary import METHOD_PATH
 from p2pmarket.experiments.worlds.contract import ALONE
 from p2pmarket.units import CREDIT
@@ -29,6 +30,8 @@ MOST_LINES = len(COLORS)
 MOST_MARKS = 4000
 MOST_BARS = 60
 MOST_AXES = 6
+MOST_HIGH = 1e100
+"""Above it a run has diverged, and matplotlib cannot reckon: it has no mark."""
 
 Points = dict[str, list[RunResult]]
 """Runs of each point, by a label for people."""
@@ -46,7 +49,7 @@ def plot_results(runs: Sequence[RunResult], folder: Path) -> list[Path]:
     shown = dict(list(points.items())[:MOST_LINES])
     traded = {label: ones for label, ones in shown.items() if any(run.trades for run in ones)}
     written = [_learning(shown, "loss", folder / "loss.png")]
-    if any(row.metric != row.loss for ones in shown.values() for run in ones for row in run.rounds):
+    if any(_differ(row.metric, row.loss) for ones in shown.values() for run in ones for row in run.rounds):
         written.append(_learning(shown, "metric", folder / "metric.png"))
     if traded:
         written += [_states(traded, folder / "trades.png"), _balances(traded, folder / "balances.png")]
@@ -101,8 +104,8 @@ def _learning(points: Points, what: str, path: Path) -> Path:
 
 
 def _spans_decades(points: Points) -> bool:
-    losses = [row.loss for runs in points.values() for run in runs for row in run.rounds]
-    return min(losses) > 0 and max(losses) > 10 * min(losses)
+    losses = _drawable(row.loss for runs in points.values() for run in runs for row in run.rounds)
+    return bool(losses) and min(losses) > 0 and max(losses) > 10 * min(losses)
 
 
 def _curve(axis: Any, rows: Sequence[RoundRow], what: str, color: str, label: str, *, all_seeds: bool) -> None:
@@ -111,9 +114,11 @@ def _curve(axis: Any, rows: Sequence[RoundRow], what: str, color: str, label: st
         return
     places = sorted(by_round)
     values = [by_round[place] for place in places]
-    middle = [statistics.fmean(one) if all_seeds else statistics.median(one) for one in values]
-    low = [min(one) if all_seeds else float(np.quantile(one, 0.1)) for one in values]
-    high = [max(one) if all_seeds else float(np.quantile(one, 0.9)) for one in values]
+    middle_of = statistics.fmean if all_seeds else statistics.median
+    drawn = [_drawable(one) for one in values]
+    middle = [middle_of(one) if len(one) == len(all_) else math.nan for one, all_ in zip(drawn, values, strict=True)]
+    edges = (0.0, 1.0) if all_seeds else (0.1, 0.9)
+    low, high = ([float(np.quantile(one, edge)) if one else math.nan for one in drawn] for edge in edges)
     axis.plot(places, middle, color=color, label=_text(label), linewidth=1.5)
     axis.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
 
@@ -215,7 +220,7 @@ def _one_number(runs: Sequence[RunResult]) -> str | None:
 
 def _against(runs: Sequence[RunResult], path: str, file: Path) -> Path:
     whats = ["loss"]
-    if any(last["metric"] != last["loss"] for run in runs for last in run.facts["final"].values()):
+    if any(_differ(last["metric"], last["loss"]) for run in runs for last in run.facts["final"].values()):
         whats.append("metric")
     methods = list(dict.fromkeys(str(run.facts["method"]) for run in runs))
     with figure(columns=len(whats)) as (made, axes):
@@ -224,9 +229,9 @@ def _against(runs: Sequence[RunResult], path: str, file: Path) -> Path:
                 found = _grouped(
                     (run for run in runs if run.facts["method"] == method),
                     lambda run: float(run.facts["settings"][path]),
-                    lambda run: statistics.fmean(float(last[what]) for last in run.facts["final"].values()),  # noqa: B023
+                    lambda run: mean_of(float(last[what]) for last in run.facts["final"].values()),  # noqa: B023
                 )
-                spreads = [mean_and_spread(found[place]) for place in sorted(found)]
+                spreads = [mean_and_spread(_drawable(found[place], math.nan)) for place in sorted(found)]
                 axis.errorbar(sorted(found), [mean for mean, _ in spreads], yerr=[half or 0.0 for _, half in spreads],
                               color=_colour(method, number), label=method, marker="o", capsize=3)  # fmt: skip
             axis.set_xlabel(_text(path))
@@ -242,6 +247,16 @@ def _grouped(ones: Iterable[Any], key: Callable[[Any], Any], value: Callable[[An
     for one in ones:
         found[key(one)].append(value(one))
     return found
+
+
+def _differ(metric: float, loss: float) -> bool:
+    return metric != loss and not (math.isnan(metric) and math.isnan(loss))
+
+
+def _drawable(values: Iterable[float], instead: float | None = None) -> list[float]:
+    """Without those that are not finite or too large, or with something in their stead."""
+    found = (value if abs(value) <= MOST_HIGH else instead for value in values)
+    return [value for value in found if value is not None]
 
 
 def _text(words: str) -> str:

@@ -11,13 +11,14 @@ import csv
 import dataclasses
 import io
 import json
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from p2pmarket.errors import DataError, MachineFault, ScenarioError
-from p2pmarket.experiments.recording import RoundRow, Row, TradeRow, columns, from_text
+from p2pmarket.experiments.reading import UNREADABLE, read_facts_file, read_rows, reason_of
+from p2pmarket.experiments.recording import RoundRow, Row, TradeRow, columns
+from p2pmarket.experiments.spread import mean_of
 from p2pmarket.files import disk_errors, private_folder, remove_tree, replacing, write_whole
 
 RUN_FILE, ROUNDS_FILE, TRADES_FILE = "run.json", "rounds.csv", "trades.csv"
@@ -65,14 +66,15 @@ def read_run(folder: Path) -> RunResult | None:
     if not (folder / RUN_FILE).exists():
         return None
     try:
-        facts = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        rounds = _read_rows(RoundRow, folder / ROUNDS_FILE)
-        trades = _read_rows(TradeRow, folder / TRADES_FILE)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        facts = read_facts_file(folder / RUN_FILE)
+        rounds, trades = (
+            tuple(read_rows(kind, folder / file)) for kind, file in ((RoundRow, ROUNDS_FILE), (TradeRow, TRADES_FILE))
+        )
+    except UNREADABLE as error:
         raise DataError(
-            f"the results in {folder} cannot be read ({error!r}); remove that folder and run again"
+            f"the results in {folder} cannot be read ({reason_of(error)}); remove that folder and run again"
         ) from None
-    return RunResult(facts, tuple(rounds), tuple(trades))
+    return RunResult(facts, rounds, trades)
 
 
 def read_all(folder: Path) -> list[RunResult]:
@@ -88,7 +90,12 @@ def read_all(folder: Path) -> list[RunResult]:
 
 def is_results(folder: Path) -> bool:
     """Whether it is a folder of results, with or without finished runs."""
-    return (folder / SCENARIO_FILE).is_file() or (folder / RUNS_FOLDER).is_dir() or (folder / LOCK_FILE).is_file()
+    return (folder / SCENARIO_FILE).is_file() or (folder / LOCK_FILE).is_file() or has_finished(folder)
+
+
+def has_finished(folder: Path) -> bool:
+    """Whether there is any finished run in it. A folder named runs alone may hold anything: other results folders."""
+    return next((folder / RUNS_FOLDER).glob(f"*/{RUN_FILE}"), None) is not None
 
 
 def folder_of(out: Path, run: str) -> Path:
@@ -109,10 +116,9 @@ def read_facts(out: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted((out / RUNS_FOLDER).glob(f"*/{RUN_FILE}")):
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            found.append({**facts, **{key: facts[key] for key in ("run", "digest", "settings")}})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} cannot be read ({error!r}); remove its folder and run again") from None
+            found.append(read_facts_file(path))
+        except UNREADABLE as error:
+            raise DataError(f"{path} cannot be read ({reason_of(error)}); remove its folder and run again") from None
     return found
 
 
@@ -177,8 +183,8 @@ def run_line(facts: Facts) -> dict[str, Any]:
     final, ledger = list(facts["final"].values()), facts["ledger"]
     computed = {
         "agents": len(final),
-        "loss": statistics.fmean(float(one["loss"]) for one in final),
-        "metric": statistics.fmean(float(one["metric"]) for one in final),
+        "loss": mean_of(float(one["loss"]) for one in final),
+        "metric": mean_of(float(one["metric"]) for one in final),
         **{key: ledger.get(key, 0) for key in ("trades", "settled", "moved", "fees")},
         "verified": is_sound(facts),
     }
@@ -227,8 +233,3 @@ def _as_csv(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> bytes:
     writer.writerow(names)
     writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
     return text.getvalue().encode()
-
-
-def _read_rows(kind: type[Any], path: Path) -> Sequence[Any]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [from_text(kind, cells) for cells in csv.DictReader(file)]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from p2pmarket.experiments.results import Facts, RunResult, is_sound
-from p2pmarket.experiments.spread import mean_and_spread
+from p2pmarket.experiments.spread import mean_and_spread, mean_of
 from p2pmarket.experiments.worlds.contract import ALONE
 
 FEW_AGENTS = 16
@@ -82,7 +82,7 @@ def _others(facts: Facts) -> str:
 
 
 def _mean(facts: Facts, what: str) -> float:
-    return statistics.fmean(float(last[what]) for last in facts["final"].values())
+    return mean_of(float(last[what]) for last in facts["final"].values())
 
 
 def _ledger_mean(runs: Sequence[Facts], what: str) -> float:

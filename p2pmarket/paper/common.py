@@ -14,12 +14,10 @@ from typing import Any
 from p2pmarket.experiments.document import Document, points_of, read_document, with_value
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
+from p2pmarket.experiments.spread import mean_and_spread as mean_and_spread
 from p2pmarket.experiments.sweep import run_sweep
 from p2pmarket.experiments.worlds.contract import Place
 from p2pmarket.paper.finding import Context, Row
-
-CONFIDENCE = 0.95
-
 
 # ---- scenarios and runs ---------------------------------------------------------------------------------------------
 
@@ -80,17 +78,7 @@ def less_by(before: float, after: float) -> float:
     return 100.0 * (before - after) / before
 
 
-# ---- means ----------------------------------------------------------------------------------------------------------
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """The mean, and half of its 95 % interval by Student's t; None for a single value."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, None
-    from scipy.stats import t
-
-    return mean, float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+# ---- rows -----------------------------------------------------------------------------------------------------------
 
 
 def row_of(

@@ -82,3 +82,12 @@ def test_without_matplotlib_it_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MachineFault, match="plots need matplotlib"):
         plot_results(runs_of(alone()), tmp_path)
+
+
+def test_agents_that_diverge_are_gaps_not_errors(tmp_path: Path) -> None:
+    document = alone(rounds=60, seeds=2, sweep={"regression.rate": [0.1, 2.0]})
+    document["regression"] = {"dimension": 4, "rate": 2.0, "steps": 40}
+    runs = runs_of(document)
+    assert any(row.loss > figures.MOST_HIGH for run in runs for row in run.rounds), "on the way to infinity"
+    assert drawn(runs, tmp_path / "all") == {"loss", "sweep"}
+    assert drawn([run for run in runs if run.facts["settings"]["regression.rate"] == 2.0], tmp_path / "bad") == {"loss"}

@@ -16,7 +16,7 @@ from p2pmarket.experiments.document import Document, digest_of
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import RunPlan, run_once
 from p2pmarket.experiments.scenario import parse_scenario
-from p2pmarket.experiments.worlds import images
+from p2pmarket.experiments.worlds import image_data
 from p2pmarket.experiments.worlds.contract import Place
 from p2pmarket.experiments.worlds.images import Images
 
@@ -249,8 +249,8 @@ def test_coloured_images_of_any_number_of_classes(
         return Dataset(torch.rand(count, 3, 8, 8, generator=draw), torch.arange(count) % classes)
 
     data = ImageData(name, part(800), part(200), tuple(map(str, range(classes))), (3, 8, 8), "noise")
-    monkeypatch.setattr(images, "find_images", lambda name, data: tmp_path)
-    monkeypatch.setattr(images, "load_images", lambda name, source, size: data)
+    monkeypatch.setattr(image_data, "find_images", lambda name, data: tmp_path)
+    monkeypatch.setattr(image_data, "load_images", lambda name, source, size: data)
     network = {"data": name, "model": "wide_resnet", "arguments": {"depth": 10, "width": 1}}
     made = world(images={**network, "mean": [0.5] * 3, "deviation": [0.2] * 3}, scenario={"protocol": "paper"})
     first, second = made.learners

@@ -104,3 +104,11 @@ def test_rows_that_cannot_be_read(tmp_path: Path) -> None:
         read_run(folder)
     with pytest.raises(DataError, match="holds no results; name the folder"):
         read_all(tmp_path / "nowhere")
+
+
+def test_agents_that_diverge_have_no_mean_and_everything_is_written(tmp_path: Path) -> None:
+    diverging = {**alone(rounds=60, seeds=2), "regression": {"dimension": 4, "rate": 2.0, "steps": 40}}
+    assert len(run_sweep(diverging, tmp_path, jobs=1)) == 2
+    (point,) = json.loads((tmp_path / "summary.json").read_text())["points"]
+    assert point["loss"] == point["agents"]["A"]["loss"] == {"mean": None, "half_width": None}
+    assert len(lines(tmp_path / "runs.csv")) == 2

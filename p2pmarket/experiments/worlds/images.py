@@ -2,16 +2,15 @@
 
 Knows: the section [images] and who has which images. A round is an epoch. In the honest protocol the broker's images
 are held out of the training data and split into SELECT and REPORT; in the paper's they are the test images, for both.
-Refuses to know: files (datasets), one agent's training (image_learner.py), how a broker merges. Raises `ScenarioError`
-for an endowment that cannot be, `DataError` for images that are not there, `ModelError` for a model that is none.
+Refuses to know: files and sizes of images (image_data.py), how shares and classes are written (image_shares.py), one
+agent's training (image_learner.py), how a broker merges. Raises `ScenarioError` for an endowment that cannot be,
+`DataError` for images that are not there, `ModelError` for a model that is none.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -20,50 +19,21 @@ from torch import nn
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.broker_node.service import build_bench
-from p2pmarket.datasets import (
-    IMAGE_SETS,
-    Dataset,
-    ImageData,
-    find_images,
-    load_images,
-    relabelled,
-    split,
-    standardised,
-    subset_by_class,
-)
+from p2pmarket.datasets import Dataset, relabelled, split, subset_by_class
 from p2pmarket.errors import ModelError, ScenarioError
 from p2pmarket.experiments.document import Table
 from p2pmarket.experiments.worlds.contract import HONEST, MARKET, METHODS, UNALIGNED, AgentPlan, Place
+from p2pmarket.experiments.worlds.image_data import few, loaded
 from p2pmarket.experiments.worlds.image_learner import ImageLearner, Training
+from p2pmarket.experiments.worlds.image_shares import CLASSES, Groups, ImageEndowment, each, read_groups, read_scarce
 from p2pmarket.experiments.worlds.paper_broker import GRID, PaperAppraiser
 from p2pmarket.market import MarketTerms
 from p2pmarket.models import build_model
 from p2pmarket.simulation.chance import stream
 
-_CLASSES = {name: 200 if name == "tinyimagenet" else 10 for name in IMAGE_SETS}
-_HALVES = ("first-half", "second-half")
-_ALL = "all"
 _INPUTS = {"mlp": "inputs", "wide_resnet": "channels", "resnet20": "channels"}
 """What the models here call the size that follows from the images."""
 _SELECT_FRACTION = 0.5
-
-Groups = tuple[tuple[int, ...], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageEndowment:
-    """What one agent can learn from."""
-
-    share: float
-    """Part of the training images, drawn at random."""
-    scarce: tuple[int, ...]
-    """Classes of the data set that it is short of."""
-    keep: float
-    """Part of its scarce classes that it has."""
-    shuffled: bool
-    """Whether its labels are dealt out among its images: what it learns is of no use to anybody."""
-    seed: int | None
-    """Of its first parameters, for torch.manual_seed; None: from the run's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +44,7 @@ class ImageSettings:
     METHODS: ClassVar[tuple[str, ...]] = METHODS
 
     data: str
-    """One of datasets.IMAGE_SETS."""
+    """One of image_shares.CLASSES."""
     size: int | None
     """Side in pixels; None: as the images are."""
     train_images: int
@@ -99,7 +69,7 @@ class ImageSettings:
         """
         :raises ScenarioError: names the wrong key
         """
-        data = table.text("data", choices=IMAGE_SETS)
+        data = table.text("data", choices=tuple(CLASSES))
         size = table.whole("size", 0, high=512)
         settings = cls(
             data=data,
@@ -119,7 +89,7 @@ class ImageSettings:
             ),
             broker_images=table.whole("broker_images", 5000, low=4),
             coefficients=_numbers(table, "coefficients", list(GRID)),
-            groups=_groups(table, _CLASSES[data]),
+            groups=read_groups(table, CLASSES[data]),
         )
         if bool(settings.mean) != bool(settings.deviation):
             raise ScenarioError(f"{table.where} needs both mean and deviation, or neither")
@@ -139,12 +109,12 @@ class ImageSettings:
         seed = table.whole("seed", 0)
         endowment = ImageEndowment(
             share=table.number("share", 1.0, high=1.0),
-            scarce=_scarce(table, _CLASSES[self.data]),
+            scarce=read_scarce(table, CLASSES[self.data]),
             keep=table.number("keep", 0.1, high=1.0),
             shuffled=table.flag("shuffled", False),
             seed=seed if "seed" in table else None,
         )
-        if endowment.share == 0 or (endowment.keep == 0 and len(endowment.scarce) == _CLASSES[self.data]):
+        if endowment.share == 0 or (endowment.keep == 0 and len(endowment.scarce) == CLASSES[self.data]):
             raise ScenarioError(f"{table.where} would have no image to learn from; raise share or keep")
         return endowment
 
@@ -166,14 +136,14 @@ class Images:
         seed: int,
         place: Place,
     ) -> None:
-        data = _loaded(settings, find_images(settings.data, place.data))
+        data = loaded(settings.data, place.data, size=settings.size, mean=settings.mean, deviation=settings.deviation)
         self._settings = settings
         self._method = method
         self._seed = seed
         self._device = _device(place.device)
         self._shape = data.shape
-        train = _few(data.train, settings.train_images, _number(seed, "train images"))
-        test = _few(data.test, settings.test_images, _number(seed, "test images"))
+        train = few(data.train, settings.train_images, _number(seed, "train images"))
+        test = few(data.test, settings.test_images, _number(seed, "test images"))
         tests = {task: self._for_task(test, task) for task in settings.tasks}
         if honest:
             if settings.broker_images >= len(train):
@@ -275,40 +245,8 @@ class Images:
 
     def _for_task(self, part: Dataset, task: str) -> Dataset:
         groups = self._settings.groups[task]
-        plain = groups == _each(_CLASSES[self._settings.data])
+        plain = groups == each(CLASSES[self._settings.data])
         return part if plain else relabelled(part, groups)
-
-
-@functools.lru_cache(maxsize=1)
-def _images(name: str, source: Path, size: int | None, changed_ns: int) -> ImageData:
-    data = load_images(name, source, size=size if name == "tinyimagenet" else None)
-    train, test = (_with_channels(part, size) for part in (data.train, data.test))
-    channels, *_ = data.shape
-    height, width = train.inputs.shape[2:]
-    return dataclasses.replace(data, train=train, test=test, shape=(channels, height, width))
-
-
-def _loaded(settings: ImageSettings, source: Path) -> ImageData:
-    """Kept for the next run of this process, which has mostly the same."""
-    changed_ns = source.stat().st_mtime_ns if source.exists() else 0
-    data = _images(settings.data, source, settings.size, changed_ns)
-    return standardised(data, settings.mean, settings.deviation) if settings.mean else data
-
-
-def _with_channels(data: Dataset, size: int | None) -> Dataset:
-    """(N, H, W) -> (N, 1, H, W), and of another size by the means of the pixels that a new one covers."""
-    images = data.inputs if data.inputs.ndim == 4 else data.inputs.unsqueeze(1)
-    if size and images.shape[2:] != (size, size):
-        images = torch.cat(
-            [nn.functional.interpolate(few, (size, size), mode="area") for few in torch.split(images, 4096)]
-        )
-    return Dataset(images, data.targets)
-
-
-def _few(data: Dataset, count: int, seed: int) -> Dataset:
-    if count == 0 or count >= len(data):
-        return data
-    return split(data, (count / len(data),), seed)[0]
 
 
 def _number(seed: int, purpose: str) -> int:
@@ -330,47 +268,3 @@ def _numbers(table: Table, key: str, default: list[float]) -> tuple[float, ...]:
     if not all(type(value) in (int, float) for value in values):
         raise ScenarioError(f"{key} in {table.where} is a list of numbers, not {values!r}")
     return tuple(float(value) for value in values)
-
-
-def _each(classes: int) -> Groups:
-    return tuple((label,) for label in range(classes))
-
-
-def _groups(table: Table, classes: int) -> Mapping[str, Groups]:
-    found: dict[str, Groups] = {}
-    for name, value in (table.table("tasks") or {"images": _ALL}).items():
-        if value == _ALL:
-            found[name] = _each(classes)
-            continue
-        known = isinstance(value, list) and all(
-            isinstance(group, list) and group and all(type(one) is int and 0 <= one < classes for one in group)
-            for group in value
-        )
-        labels = [label for group in value for label in group] if known else []
-        if not known or len(value) < 2 or len(set(labels)) < len(labels):
-            raise ScenarioError(
-                f'tasks.{name} in {table.where} is "all", or at least two lists of classes from 0 to {classes - 1}, '
-                "no class in two of them, such as [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]"
-            )
-        found[name] = tuple(map(tuple, value))
-    return found
-
-
-def _scarce(table: Table, classes: int) -> tuple[int, ...]:
-    if "scarce" not in table:
-        table.many("scarce", [])  # known from now on
-        return ()
-    try:
-        half = table.text("scarce", choices=_HALVES)
-        return tuple(range(classes // 2) if half == _HALVES[0] else range(classes // 2, classes))
-    except ScenarioError:
-        pass
-    try:
-        labels = table.many("scarce")
-    except ScenarioError:
-        labels = [None]
-    if not all(type(label) is int and 0 <= label < classes for label in labels):
-        raise ScenarioError(
-            f"scarce in {table.where} is {_HALVES[0]}, {_HALVES[1]}, or a list of classes from 0 to {classes - 1}"
-        )
-    return tuple(sorted(set(labels)))
