@@ -1,7 +1,8 @@
 """`paper`: the paper's experiments, each as a table beside the paper's numbers, with plots and one sentence.
 
 Knows: flags, progress and tables. Refuses to know: any experiment (paper/). Exit code 0 when something was measured and
-every row of it lies in its stated interval, 1 otherwise; what could not run is told, and counts for nothing.
+every row of it that claims anything lies in its stated interval, 1 otherwise. What could not run is no disagreement, as
+data sets are the user's to bring: it changes no exit code, is told in the last sentence, and makes "complete" false.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,9 @@ def paper(given: argparse.Namespace) -> int:
     from p2pmarket.paper.output import document_of
 
     document = document_of(findings, given.effort)
+    console.print(_whole(findings, agrees=document["agrees"]), highlight=False, markup=False, soft_wrap=True)
     if given.json:
-        print(json.dumps({key: document[key] for key in ("agrees", "rows", "missing")}), flush=True)
+        print(json.dumps({key: document[key] for key in ("agrees", "complete", "rows", "missing")}), flush=True)
     return 0 if document["agrees"] else 1
 
 
@@ -126,6 +128,15 @@ def _print(finding: Finding, console: Console) -> None:
         if text:
             console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
     console.print()
+
+
+def _whole(findings: Sequence[Finding], *, agrees: bool) -> str:
+    """The last sentence: of what was measured, and of what was not."""
+    lacking = [finding.experiment for finding in findings if finding.missing]
+    if not any(finding.rows for finding in findings):
+        return f"Nothing was measured: {', '.join(lacking)} could not run."
+    words = "Everything that was measured agrees" if agrees else "Not everything that was measured agrees"
+    return f"{words}; incomplete, for {', '.join(lacking)} did not run, or not whole." if lacking else f"{words}."
 
 
 def _notes(finding: Finding) -> Iterator[str]:

@@ -19,6 +19,9 @@ from p2pmarket.experiments.sweep import run_sweep
 from p2pmarket.experiments.worlds.contract import Place
 from p2pmarket.paper.finding import Context, Row
 
+SOME = 0.1
+"""The least that counts as more than nothing, in points or per cent: a gain of 0 is no gain."""
+
 # ---- scenarios and runs ---------------------------------------------------------------------------------------------
 
 
@@ -92,18 +95,44 @@ def row_of(
     unit: str = "",
     note: str = "",
 ) -> Row:
-    """A row from one value a seed; nan, which agrees with nothing, where there is none."""
+    """A row from one value a seed; nan, which agrees with nothing, where there is none or one of them is not finite.
+
+    Without an end of the interval it claims nothing (`Row.agrees`).
+    """
     mean, spread = mean_and_spread(values) if values else (math.nan, None)
     return Row(experiment, row, paper, mean, low, high, unit, spread, note)
 
 
-def agreement(rows: Iterable[Row]) -> str:
-    """The beginning of an experiment's sentence: how many rows lie in their stated intervals."""
-    rows = tuple(rows)
-    count = sum(row.agrees for row in rows)
-    if count == len(rows):
-        return "Agrees with the paper"
-    return f"Does not agree in {len(rows) - count} of {len(rows)} rows"
+def purchases_of(experiment: str, markets: Iterable[RunResult]) -> Row:
+    """That something was bought in every one of these runs. Every experiment that claims a gain has this row: where
+    nobody trades, agents in the market and alone are the same, and whatever is to be no worse would agree.
+    """
+    counts = [float(sum(row.bought for row in run.rounds)) for run in markets]
+    return row_of(
+        experiment, "purchases in the run with a market that has the fewest", [min(counts)] if counts else [], low=1.0,
+        note="where nobody buys, no market helped",
+    )  # fmt: skip
+
+
+def agreement(rows: Iterable[Row], agrees: str = "Agrees with the paper") -> str:
+    """The beginning of an experiment's sentence: whether all rows that claim something lie in their intervals.
+
+    :param agrees: what is said where they do
+    """
+    claims = [row.agrees for row in rows if row.agrees is not None]
+    if claims and all(claims):
+        return agrees
+    return f"Does not agree in {claims.count(False)} of {len(claims)} rows"
+
+
+def rank_correlation(pairs: Iterable[tuple[float, float]]) -> float:
+    """Spearman's; nan where all values of one kind are alike, so that nothing has a rank."""
+    from scipy.stats import spearmanr
+
+    pairs = list(pairs)
+    if any(len(set(kind)) < 2 for kind in zip(*pairs, strict=True)) or len(pairs) < 2:
+        return math.nan
+    return float(spearmanr(pairs).statistic)
 
 
 # ---- plots ----------------------------------------------------------------------------------------------------------

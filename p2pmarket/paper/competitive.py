@@ -7,6 +7,7 @@ worth; competitive ones ask what they believe that buyers pay, and learn it from
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,18 @@ from p2pmarket.experiments.recording import TradeRow
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.worlds.contract import ALONE
 from p2pmarket.ledger.trade import NO_DEAL
-from p2pmarket.paper.common import agreement, draw_band, final, having, less_by, paper_document, row_of, runs_of
+from p2pmarket.paper.common import (
+    SOME,
+    agreement,
+    draw_band,
+    final,
+    having,
+    less_by,
+    paper_document,
+    purchases_of,
+    row_of,
+    runs_of,
+)
 from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding, Row
 from p2pmarket.units import CREDIT
 
@@ -51,6 +63,7 @@ def run(context: Context) -> Finding:
         *(_moved(strategy, runs[strategy]) for strategy in STRATEGIES),
         *(_lost(strategy, runs[strategy]) for strategy in STRATEGIES),
         *(_profit(strategy, runs[strategy]) for strategy in (DEFAULT, COMPETITIVE)),
+        purchases_of(NAME, [run for those in runs.values() for run in those]),
     )
     ours = {row.row: row.measured for row in rows}
     lost, profit = ours[f"{COMPETITIVE}: {_LOST}"], ours[f"{COMPETITIVE}: {_PROFIT}"]
@@ -97,16 +110,16 @@ def profits(run: RunResult) -> dict[str, float]:
 def _gain(strategy: str, runs: Sequence[RunResult], alone: Sequence[RunResult]) -> Row:
     values = [less_by(mean_loss(apart), mean_loss(run)) for run, apart in zip(runs, alone, strict=True)]
     return row_of(
-        NAME, f"{strategy}: mean testing loss, less than alone", values, low=0.1, unit="%",
+        NAME, f"{strategy}: mean testing loss, less than alone", values, low=SOME, unit="%",
         note="every kind of market is to help",
     )  # fmt: skip
 
 
 def _left(runs: Mapping[str, Sequence[RunResult]], alone: Sequence[RunResult]) -> Row:
-    values = [
-        100 * (mean_loss(apart) - mean_loss(one)) / (mean_loss(apart) - mean_loss(other))
-        for one, other, apart in zip(runs[COMPETITIVE], runs[COLLABORATIVE], alone, strict=True)
-    ]
+    values = []
+    for one, other, apart in zip(runs[COMPETITIVE], runs[COLLABORATIVE], alone, strict=True):
+        whole = mean_loss(apart) - mean_loss(other)
+        values.append(100 * (mean_loss(apart) - mean_loss(one)) / whole if whole else math.nan)
     return row_of(
         NAME, _LEFT, values, low=50.0, high=101.0, unit="%",
         note="prices lose trades, so hardly more than all; learned asks are to keep most of it",
@@ -136,7 +149,7 @@ def _profit(strategy: str, runs: Sequence[RunResult]) -> Row:
         statistics.fmean(profit for agent, profit in profits(run).items() if agent.startswith(_RICH)) for run in runs
     ]
     return row_of(
-        NAME, f"{strategy}: {_PROFIT}", values, low=0.0, unit="credits",
+        NAME, f"{strategy}: {_PROFIT}", values, low=0.01, unit="credits",
         note="what it earns less what it pays; better parameters sell for more",
     )  # fmt: skip
 

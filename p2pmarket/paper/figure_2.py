@@ -15,7 +15,7 @@ from p2pmarket.datasets import find_images
 from p2pmarket.errors import DataError
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.worlds.contract import ALONE, MARKET, PAPER, UNALIGNED
-from p2pmarket.paper.common import agreement, having, rounds_of, row_of
+from p2pmarket.paper.common import SOME, agreement, having, purchases_of, rounds_of, row_of
 from p2pmarket.paper.finding import Context, Finding, Row
 from p2pmarket.paper.table_1 import AGENTS, LABELS, MNIST, draw_methods
 
@@ -31,8 +31,9 @@ def run(context: Context) -> Finding:
         return Finding(NAME, TITLE, (), "", missing=str(error))
     runs = MNIST.runs(dataclasses.replace(context, folder=context.folder.parent / MNIST.NAME))
     means = {method: [_mean_loss(run) for run in having(runs, method=method)] for method in LABELS}
-    rows = tuple(
-        _less(means, method, other) for method, other in ((UNALIGNED, ALONE), (PAPER, UNALIGNED), (MARKET, PAPER))
+    rows = (
+        *(_less(means, method, other) for method, other in ((UNALIGNED, ALONE), (PAPER, UNALIGNED), (MARKET, PAPER))),
+        purchases_of(NAME, [run for run in runs if run.facts["method"] in (UNALIGNED, PAPER, MARKET)]),
     )
     sentence = (
         f"{agreement(rows)}: over all rounds the mean testing loss is {_average(means[ALONE]):.2f} out of the market, "
@@ -46,7 +47,7 @@ def _less(means: dict[str, list[float]], method: str, other: str) -> Row:
     by = [100 * (1 - one / before) for one, before in zip(means[method], means[other], strict=True)]
     note = "" if method == MARKET else "the lines' order in the paper's plot; the less, the faster the convergence"
     name = f"mean testing loss over the rounds, {LABELS[method]}, below {LABELS[other]}"
-    return row_of(NAME, name, by, low=0.0, unit="%", note=note)
+    return row_of(NAME, name, by, low=SOME, unit="%", note=note)
 
 
 def _mean_loss(run: RunResult) -> float:

@@ -13,7 +13,17 @@ from pathlib import Path
 
 from p2pmarket import charts
 from p2pmarket.experiments.results import RunResult
-from p2pmarket.paper.common import agreement, draw_runs, final, having, less_by, paper_document, row_of, runs_of
+from p2pmarket.paper.common import (
+    agreement,
+    draw_runs,
+    final,
+    having,
+    less_by,
+    paper_document,
+    purchases_of,
+    row_of,
+    runs_of,
+)
 from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding, Row
 
 NAME = "figure-3"
@@ -41,6 +51,7 @@ def run(context: Context) -> Finding:
         *(_improvement(agent, market, alone) for agent in IMPROVEMENT),
         *(_with_samples(agent, sampled, alone) for agent in IMPROVEMENT if sampled),
         *(_purchases(agent, market) for agent in IMPROVEMENT),
+        purchases_of(NAME, [*market, *sampled]),
     )
     first, second = rows[:2]
     sentence = (

@@ -25,7 +25,8 @@ class Row:
     """The mean over seeds."""
     low: float
     high: float
-    """The stated interval: the row agrees where `measured` is in it. Infinite ends are fine."""
+    """The stated interval: the row agrees where `measured` is in it. One end may be infinite; where both are, the row
+    claims nothing, and is there to be looked at."""
     unit: str = ""
     """"%", "credits", ..."""
     spread: float | None = None
@@ -34,16 +35,18 @@ class Row:
     """Why this interval, or what to know."""
 
     @property
-    def agrees(self) -> bool:
-        """Whether it lies in its stated interval."""
+    def agrees(self) -> bool | None:
+        """Whether it lies in its stated interval; None where it claims nothing."""
+        if math.isinf(self.low) and math.isinf(self.high):
+            return None
         return math.isfinite(self.measured) and self.low <= self.measured <= self.high
 
     def to_json(self) -> dict[str, Any]:
-        """For rows.json and --json; an infinite end is null."""
+        """For rows.json and --json; what is not finite is null."""
         values = dataclasses.asdict(self)
-        for end in ("low", "high"):
-            values[end] = values[end] if math.isfinite(values[end]) else None
-        values["measured"] = self.measured if math.isfinite(self.measured) else None
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                values[name] = None
         return {**values, "agrees": self.agrees}
 
 
@@ -59,11 +62,6 @@ class Finding:
     plots: tuple[Path, ...] = ()
     missing: str = ""
     """Why it, or a part of it, could not run (a data set that is not there); empty where nothing is missing."""
-
-    @property
-    def agrees(self) -> bool:
-        """Whether every row does."""
-        return all(row.agrees for row in self.rows)
 
 
 QUICK, NORMAL, FULL = "quick", "normal", "full"

@@ -1,8 +1,9 @@
 """What the experiments found, as tables and as rows.json, which `p2pmarket report` reads.
 
-Knows: the words for a row's cells, and the file's form: {"agrees", "rows", "sentences", "missing"}. Refuses to know:
-how anything was measured; terminals. What an earlier command found of other experiments stays in the file. A rows.json
-that cannot be read raises `DataError`, one that cannot be written `DiskFull`.
+Knows: the words for a row's cells, and the file's form: {"agrees", "complete", "rows", "sentences", "missing"}.
+"agrees" is of what was measured; whether that was everything is "complete", and "missing" says what was not and why.
+Refuses to know: how anything was measured; terminals. What an earlier command found of other experiments stays in the
+file. A rows.json that cannot be read raises `DataError`, one that cannot be written `DiskFull`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from p2pmarket.files import write_whole
 from p2pmarket.paper.finding import Finding, Row
 
 ROWS_FILE = "rows.json"
+VERDICTS = {True: "yes", False: "NO", None: ""}
+"""Of a row that claims something, and of one that does not."""
 COLUMNS = ("row", "paper", "ours", "stated interval", "agrees")
 
 
@@ -30,7 +33,7 @@ def cells_of(row: Row) -> tuple[str, str, str, str, str]:
         "" if row.paper is None else f"{number(row.paper)}{unit}",
         f"{ours}{unit}",
         interval(row.low, row.high),
-        "yes" if row.agrees else "NO",
+        VERDICTS[row.agrees],
     )
 
 
@@ -38,9 +41,11 @@ def interval(low: float, high: float) -> str:
     """
     >>> interval(39.8, 45.8), interval(0, math.inf), interval(-math.inf, 5)
     ('39.8 to 45.8', '>= 0', '<= 5')
+    >>> interval(-math.inf, math.inf)
+    'no claim'
     """
     if math.isinf(low) and math.isinf(high):
-        return "any"
+        return "no claim"
     if math.isinf(high):
         return f">= {number(low)}"
     return f"<= {number(high)}" if math.isinf(low) else f"{number(low)} to {number(high)}"
@@ -60,7 +65,11 @@ def number(value: float) -> str:
 
 
 def document_of(findings: Sequence[Finding], effort: str) -> dict[str, Any]:
-    """For --json and for rows.json. `agrees`: there are rows, and every one lies in its stated interval."""
+    """For --json and for rows.json.
+
+    "agrees": there are rows that claim something, and every one of them lies in its stated interval. "complete": no
+    experiment, and no part of one, is missing.
+    """
     return _document(
         [{**row.to_json(), "effort": effort} for finding in findings for row in finding.rows],
         {finding.experiment: finding.sentence for finding in findings if finding.sentence},
@@ -89,8 +98,14 @@ def write_rows(folder: Path, findings: Sequence[Finding], effort: str) -> Path:
 def _document(
     rows: Sequence[Mapping[str, Any]], sentences: Mapping[str, str], missing: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
-    agrees = bool(rows) and all(row["agrees"] for row in rows)
-    return {"agrees": agrees, "rows": list(rows), "sentences": dict(sentences), "missing": list(missing)}
+    claims = [row["agrees"] for row in rows if row["agrees"] is not None]
+    return {
+        "agrees": bool(claims) and all(claims),
+        "complete": not missing,
+        "rows": list(rows),
+        "sentences": dict(sentences),
+        "missing": list(missing),
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

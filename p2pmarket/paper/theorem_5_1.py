@@ -2,28 +2,29 @@
 
 Knows: the theorem's bounds, and its setting: A never buys, B always. With L the expected loss 1/2 |theta - theta*|^2,
 the squared gradient of B's training loss is at most eps^2 after 2 (L0 - L*) / (eta eps^2 + 2 delta_b) rounds with
-trading and 2 (L0 - L*) / (eta eps^2) without; delta_b is the least expected gain of a round until then. The runs here
-watch that gradient. What trading is for, the loss on test data, is looked at beside it.
+trading and 2 (L0 - L*) / (eta eps^2) without; delta_b is the least expected gain of a round until then. The scenario
+has that gradient for its metric. What trading is for, the loss on test data, is looked at beside it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
-
-from torch import Tensor
 
 from p2pmarket import charts
 from p2pmarket.experiments.recording import RoundRow
-from p2pmarket.experiments.results import RunResult, read_run, write_run
-from p2pmarket.experiments.run import RunPlan, run_once
-from p2pmarket.experiments.sweep import plans_of
-from p2pmarket.experiments.worlds.contract import AgentPlan, Place, Scores
-from p2pmarket.experiments.worlds.regression import LinearLearner, Regression, RegressionSettings
-from p2pmarket.paper.common import agreement, draw_runs, having, paper_document, rounds_of, row_of
+from p2pmarket.experiments.results import RunResult
+from p2pmarket.paper.common import (
+    agreement,
+    draw_runs,
+    having,
+    paper_document,
+    purchases_of,
+    rounds_of,
+    row_of,
+    runs_of,
+)
 from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding, Row
 
 NAME = "theorem-5.1"
@@ -39,7 +40,7 @@ _BUYER = "B"
 def run(context: Context) -> Finding:
     """Runs it."""
     document = paper_document(context, "theorem-5-1.toml", FEWER if context.effort == QUICK else None)
-    runs = _runs(context, plans_of(document, tuple(range(context.count(SEEDS)))))
+    runs = runs_of(context, document, "runs", context.count(SEEDS))
     market, alone = having(runs, method="market"), having(runs, method="alone")
     first, rate = rounds_of(market[0], _BUYER)[0].loss, float(document["regression"]["rate"])
     gains = _gains(market)
@@ -53,6 +54,7 @@ def run(context: Context) -> Finding:
             for part, pair, both in zip(TARGETS, truth, bounds, strict=True)
             for how, reached, bound in zip(("with trading", "without"), pair, both, strict=True)
         ),
+        purchases_of(NAME, market),
     )
     last = f"{100 * TARGETS[-1]:g} %"
     sentence = (
@@ -130,52 +132,6 @@ def _bounded(row: str, reached: int | None, bound: int) -> Row:
         NAME, row, [] if reached is None else [float(reached)], low=0.0, high=float(bound), unit="rounds",
         note="at most the theorem's T; of the mean over seeds",
     )  # fmt: skip
-
-
-# ---- runs that watch the gradient -----------------------------------------------------------------------------------
-
-
-def _runs(context: Context, plans: Sequence[RunPlan]) -> list[RunResult]:
-    """Each run once, kept in the experiment's folder."""
-    done = []
-    for plan in plans:
-        folder = context.folder / f"runs-{context.effort}" / "runs" / plan.name
-        found = read_run(folder)
-        if found is None or found.facts["digest"] != plan.digest:
-            settings = cast(RegressionSettings, plan.scenario.world)
-            watched: Any = _WatchedSettings(
-                **{one.name: getattr(settings, one.name) for one in dataclasses.fields(settings)}
-            )
-            scenario = dataclasses.replace(plan.scenario, world=watched)
-            found = run_once(dataclasses.replace(plan, scenario=scenario), Place(context.data, context.device))
-            write_run(folder, found)
-        done.append(found)
-        context.progress(f"{NAME}: {plan.name}", len(done), len(plans))
-    return done
-
-
-class _WatchedSettings(RegressionSettings):
-    """As they are; the world's metric is the squared gradient of an agent's training loss."""
-
-    def build(self, agents: Sequence[AgentPlan], *, method: str, protocol: str, seed: int, place: Place) -> Regression:
-        world = super().build(agents, method=method, protocol=protocol, seed=seed, place=place)
-        world.learners = tuple(map(_Watched, world.learners))  # type: ignore[arg-type]
-        return world
-
-
-class _Watched:
-    """A linear learner whose metric is its gradient."""
-
-    def __init__(self, learner: LinearLearner) -> None:
-        self._learner = learner
-        self.about, self.samples = learner.about, learner.samples
-        self.learn, self.snapshot = learner.learn, learner.snapshot
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        self._learner.load(tensors)
-
-    def scores(self) -> Scores:
-        return Scores(self._learner.scores().loss, float(self._learner.gradient().square().sum()))
 
 
 # ---- the plot -------------------------------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ from p2pmarket.experiments.worlds.linear_broker import PARAMETERS, BrokerSamples
 from p2pmarket.market import MarketTerms
 from p2pmarket.simulation.chance import stream
 
+ERROR, GRADIENT = "error", "gradient"
+METRICS = (ERROR, GRADIENT)
+"""What the column `metric` has: the score again, or the squared gradient of an agent's own training loss."""
 MOST_NUMBERS = 2**27
 """Of one agent's inputs: 1 GiB."""
 
@@ -55,6 +58,8 @@ class RegressionSettings:
     """n_z; half of them for SELECT, half for REPORT. In the paper's protocol the broker knows theta* itself."""
     distances: Mapping[str, float]
     """Of each task's true parameters from those that all tasks have in common."""
+    metric: str = ERROR
+    """One of METRICS."""
 
     @classmethod
     def read(cls, table: Table) -> RegressionSettings:
@@ -73,6 +78,7 @@ class RegressionSettings:
             steps=table.whole("steps", 1, low=1, high=100_000),
             broker_samples=table.whole("broker_samples", 10_000, low=8, high=1_000_000),
             distances={name: float(distance) for name, distance in tasks.items()},
+            metric=table.text("metric", ERROR, METRICS),
         )
 
     @property
@@ -135,9 +141,9 @@ class LinearLearner:
         self._theta = tensors[PARAMETERS].to(torch.float64)
 
     def scores(self) -> Scores:
-        """|theta - theta*|^2, twice."""
+        """|theta - theta*|^2, and what the settings watch beside it."""
         error = float((self._theta - self._truth).square().sum())
-        return Scores(error, error)
+        return Scores(error, float(self.gradient().square().sum()) if self._settings.metric == GRADIENT else error)
 
 
 class Regression:
