@@ -112,11 +112,19 @@ def test_a_smaller_profile_is_held_to_the_order_alone(
     monkeypatch: pytest.MonkeyPatch, data: Path, which: table_1.Table1
 ) -> None:
     (data / "out").mkdir()
-    for accuracies, agrees in ((OURS, True), ({**OURS, "alone": (99.0, 99.0)}, False)):
+    cases = (
+        (OURS, True),
+        ({**OURS, "alone": (99.0, 99.0)}, False),
+        ({**OURS, "paper": (84.0, 84.0)}, False),
+        ({**OURS, "market": (86.0, 86.0)}, False),
+    )
+    for accuracies, agrees in cases:
         monkeypatch.setattr(table_1, "runs_of", made_up(accuracies, []))
         finding = which.run(context(data / "out", NORMAL, data))
         assert finding.agrees is agrees
         assert {row.paper for row in finding.rows} == {None}
+        gain = accuracies["paper"][0] - accuracies["unaligned"][0]
+        assert f"alignment brings {gain:+.1f} points (95 % interval" in finding.sentence
 
 
 @pytest.mark.parametrize("which", [table_1.CIFAR10, table_1.TINY_IMAGENET])
@@ -133,6 +141,20 @@ def test_the_full_effort_runs_the_papers_settings(
     assert asked[0]["scenario"]["rounds"] == 60
     which.run(context(data / "out", NORMAL, data))
     assert asked[1]["images"]["arguments"] == {"depth": 10, "width": 1}
+
+
+def test_the_smaller_profiles_are_alike_and_trade_once_at_the_end() -> None:
+    stand_in = parse_scenario(paper_document(context(Path()), "table-1-resnet-small.toml"))
+    for which in (table_1.CIFAR10, table_1.TINY_IMAGENET):
+        (document, *_) = points_of(paper_document(context(Path()), f"{which.NAME}.toml", which.small))
+        small = parse_scenario(document.document)
+        for scenario in (small, stand_in):
+            assert scenario.trade_from == scenario.rounds
+        for name in ("model", "arguments", "test_images", "coefficients"):
+            assert getattr(small.world, name) == getattr(stand_in.world, name)
+        for name in ("optimizer", "learning_rate", "momentum", "reset_optimizer"):
+            assert getattr(small.world.training, name) == getattr(stand_in.world.training, name)  # type: ignore[attr-defined]
+        assert document.document["terms"]["appraisal"] == {"coefficients": "tensor"}
 
 
 @pytest.mark.parametrize(
