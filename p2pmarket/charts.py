@@ -55,6 +55,7 @@ def save_png(made: Any, path: Path) -> None:
     """
     made.tight_layout()
     with replacing(path, "the plot") as temporary, disk_errors("the plot", path):
+        temporary.unlink()  # it is for its owner alone; the one that is opened here is as the umask has it
         made.savefig(temporary, dpi=130, format="png")
 
 

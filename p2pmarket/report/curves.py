@@ -14,9 +14,9 @@ import numpy as np
 
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.report.deal_charts import EIGHT_OF_TEN, RANGE, kept_promises, mean_by
-from p2pmarket.report.groups import Group, is_accuracy, last_rows
+from p2pmarket.report.groups import Group, ends_of_group, is_accuracy, last_rows
 from p2pmarket.report.story import BASELINE, Chart, Dots, Line
-from p2pmarket.report.words import method_name, shown
+from p2pmarket.report.words import known, method_name, shown
 from p2pmarket.units import CREDIT
 
 MAX_AGENTS = 6
@@ -64,6 +64,7 @@ def losses(groups: Sequence[Group]) -> Chart:
         for group in groups[:MAX_LINES]
     )
     caption = "Mean over all agents and seeds, on test data by which nobody chose anything; the band holds 8 of 10."
+    caption += _without_numbers([row.loss for group in groups[:MAX_LINES] for run in group.runs for row in run.rounds])
     return Chart("Loss", caption, "round", "loss", tuple(line for line in lines if line.x), whole_x=True)
 
 
@@ -73,13 +74,17 @@ def by_setting(groups: Sequence[Group]) -> Chart | None:
     if len(paths) != 1 or len(path := paths.pop()) != 1 or len({group.settings for group in groups}) < 2:
         return None
     values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    diverged = 0
     for group in groups:
         try:
             place = float(group.settings[0][1])
         except ValueError:
             return None
-        found = [row.metric for run in group.runs for row in last_rows(run).values() if math.isfinite(row.metric)]
-        values[group.method][place] += found
+        if not known(place):
+            return None
+        ends = ends_of_group(group)
+        values[group.method][place] += ends.values
+        diverged += ends.diverged
     lines = []
     for color, (method, found_at) in enumerate(values.items()):
         alone = method == "alone"
@@ -87,6 +92,7 @@ def by_setting(groups: Sequence[Group]) -> Chart | None:
         lines.append(dataclasses.replace(line, dashed=alone))
     accuracy = is_accuracy([row for group in groups for run in group.runs for row in run.rounds])
     caption = "After the last round, mean over agents and seeds; the band holds 8 of 10."
+    caption += f" {diverged:,} agents of all runs diverged: means are over the others." if diverged else ""
     return Chart(
         f"At the end, by {path[0]}", caption, path[0], "accuracy" if accuracy else "loss",
         tuple(line for line in lines if line.x), y_axis="percent" if accuracy else "number",
@@ -148,6 +154,7 @@ def _curves(title: str, groups: Sequence[Group], rows: Sequence[RoundRow], *, ag
     band = "the band is the range over seeds" if agent else "the band holds 8 of 10 agents"
     caption = f"{who} after each round, mean over {'seeds' if agent else 'agents and seeds'}"
     caption += f"; {band}." if any(line.low for line in lines) else "."
+    caption += _without_numbers([row.metric for row in rows])
     marks = tuple(sorted((line for line in lines if line.x), key=lambda line: line.color != BASELINE))
     y_label = "accuracy" if accuracy else "loss"
     return Chart(
@@ -163,7 +170,7 @@ def _ends(groups: Sequence[Group], task: str, rows: Sequence[RoundRow]) -> Chart
         values: dict[str, list[float]] = defaultdict(list)
         for run in group.runs:
             for row in last_rows(run).values():
-                if row.task == task and math.isfinite(row.metric):
+                if row.task == task and known(row.metric):
                     values[row.agent].append(row.metric)
         finals.append({agent: float(np.mean(found)) for agent, found in values.items()})
     order = sorted({agent for one in finals for agent in one}, key=lambda agent: finals[-1].get(agent, 0.0))
@@ -196,9 +203,15 @@ def _values(group: Group, value: Value, fits: Value) -> dict[float, list[float]]
     kept = {*rounds[:: math.ceil(len(rounds) / MAX_ROUNDS)], rounds[-1]} if rounds else set()
     values: dict[float, list[float]] = defaultdict(list)
     for row in rows:
-        if row.round in kept and math.isfinite(value(row)):
+        if row.round in kept and known(value(row)):
             values[float(row.round)].append(value(row))
     return values
+
+
+def _without_numbers(values: Sequence[float]) -> str:
+    """What a caption says of values that its means are without."""
+    lost = sum(not known(value) for value in values)
+    return f" {lost:,} of {len(values):,} values are no finite numbers and count for nothing." if lost else ""
 
 
 def _has_account(row: RoundRow) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from p2pmarket.report.deals import ENDINGS, Deal
 from p2pmarket.report.story import BASELINE, Axis, Chart, Dots, Line, Stack
+from p2pmarket.report.words import known
 from p2pmarket.units import CREDIT
 
 MAX_DOTS = 700
@@ -92,7 +93,7 @@ def gains(deals: Sequence[Deal], axis: Axis) -> Chart:
 
 def kept_promises(pairs: Sequence[tuple[float, float]], caption: str) -> Chart:
     """Promised gains (x) against how the loss changed afterwards (y)."""
-    kept = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    kept = [pair for pair in pairs if all(map(known, pair))]
     few = every(kept, MAX_DOTS)
     caption += f" {len(few)} of {len(kept)} shown." if len(few) < len(kept) else ""
     dots = Dots("a purchase", tuple(x for x, _ in few), tuple(y for _, y in few), 0)
@@ -145,13 +146,13 @@ def _mean_line(label: str, deals: Sequence[Deal], value: Value, color: int, axis
     values: dict[float, list[float]] = defaultdict(list)
     for deal, place in zip(deals, places, strict=True):
         found = value(deal)
-        if found is not None and math.isfinite(found):
+        if found is not None and known(found):
             values[place].append(found)
     return mean_by(values, label, color, band=band)
 
 
 def _dots(label: str, deals: Sequence[Deal], value: Value, color: int, shape: str = "dot") -> Dots:
-    pairs = [(deal.at, found) for deal in deals if (found := value(deal)) is not None and math.isfinite(found)]
+    pairs = [(deal.at, found) for deal in deals if (found := value(deal)) is not None and known(found)]
     few = every(sorted(pairs), MAX_DOTS)
     return Dots(label, tuple(x for x, _ in few), tuple(y for _, y in few), color, shape)  # type: ignore[arg-type]
 

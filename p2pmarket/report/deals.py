@@ -20,6 +20,10 @@ MAX_LISTED = 50
 MAX_PAIRS = 15
 MAX_MATRIX = 16
 """Names that a matrix with texts can hold and be read."""
+MAX_HEAT = 200
+"""Agents of a picture with a cell for each pair; the others are one together."""
+OTHERS = "\0"
+"""Their name; no agent's, and never shown."""
 
 SETTLED, REFUNDED, UNMATCHED, DECLINED, NOTHING, NO_DEAL, EXPIRED, VOID, OPEN = (
     "settled", "refunded", "bid below the ask", "declined", "no gain to buy", "no deal", "expired", "failed",
@@ -158,17 +162,22 @@ def who_with_whom(deals: Sequence[Deal], agents: Sequence[str] = ()) -> tuple[Pa
     most = max(moved.values(), default=0)
 
     def strength(buyer: str, seller: str) -> float:
-        share = moved[buyer, seller] / most if most else float(counts[buyer, seller] > 0)
+        share = min(moved[buyer, seller] / most, 1.0) if most else float(counts[buyer, seller] > 0)
         return max(math.sqrt(share), 0.15) if counts[buyer, seller] else 0.0
 
     if len(names) > MAX_MATRIX:
-        cells = tuple(tuple(strength(buyer, seller) for seller in names) for buyer in names)
+        pairs, others = _pairs_table(counts, moved), len(names) - MAX_HEAT
         caption = (
-            f"One row a buyer, one column a seller, {len(names)} agents with those who traded most first: "
+            f"One row a buyer, one column a seller, {len(names):,} agents with those who traded most first: "
             f"the darker, the more credits; the darkest pair moved {credits(most)}. {len(counts):,} pairs traded."
         )
+        if others > 0:
+            counts, moved = _summed(counts, {*names[:MAX_HEAT]}), _summed(moved, {*names[:MAX_HEAT]})
+            names = [*names[:MAX_HEAT], OTHERS]
+            caption += f" The last row and column are the {others:,} smallest traders together."
+        cells = tuple(tuple(strength(buyer, seller) for seller in names) for buyer in names)
         heat = Heat("Who bought from whom", caption, "sellers, the largest traders first", "buyers", cells)
-        return (heat, _pairs_table(counts, moved))
+        return (heat, pairs)
     rows = tuple(
         tuple(
             Cell(
@@ -183,6 +192,14 @@ def who_with_whom(deals: Sequence[Deal], agents: Sequence[str] = ()) -> tuple[Pa
     labels = tuple(shown(name, 24) for name in names)
     caption = "Trades, and below them the credits that were paid; the darker, the more credits."
     return (Matrix("Who bought from whom", caption, "buyer ↓ seller →", labels, labels, rows),)
+
+
+def _summed(pairs: Counter[tuple[str, str]], kept: set[str]) -> Counter[tuple[str, str]]:
+    """With everybody who is not kept as one."""
+    found: Counter[tuple[str, str]] = Counter()
+    for (buyer, seller), value in pairs.items():
+        found[buyer if buyer in kept else OTHERS, seller if seller in kept else OTHERS] += value
+    return found
 
 
 def _pairs_table(counts: Counter[tuple[str, str]], moved: Counter[tuple[str, str]]) -> Table:

@@ -11,7 +11,7 @@ from p2pmarket.errors import DataError
 from p2pmarket.report import from_journal, from_ledger
 from p2pmarket.report.from_journal import story_of_journal
 from p2pmarket.report.from_ledger import story_of_ledger
-from p2pmarket.report.from_paper import is_paper, story_of_paper
+from p2pmarket.report.from_paper import holds_results, is_paper, story_of_paper
 from p2pmarket.report.from_results import story_of_results
 from p2pmarket.report.story import Story
 
@@ -31,11 +31,11 @@ def story_of(folder: Path) -> Story:
             if not (folder / KEY_FILE).is_file():
                 raise DataError(f"{folder} holds {file} without the {KEY_FILE} it belongs to; name the whole folder")
             return tell(folder)
-    if (folder / "runs").is_dir():
+    if holds_results(folder):
         return story_of_results(folder)
     if is_paper(folder):
         return story_of_paper(folder)
     raise DataError(
-        f"{folder} is nothing that a report can tell of: looked for results (runs/, or folders that have it, or "
-        f"rows.json), for an agent's {from_journal.FILE} and for a broker's {from_ledger.FILE}"
+        f"{folder} is nothing that a report can tell of: looked for results (runs/*/run.json, or folders "
+        f"that have it, or rows.json), for an agent's {from_journal.FILE} and for a broker's {from_ledger.FILE}"
     )

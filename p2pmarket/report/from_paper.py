@@ -1,20 +1,27 @@
 """What `paper` leaves as a story: our numbers beside the paper's, its plots, and every results folder beneath.
 
-Knows: rows.json, plots as PNG, and folders with `runs` in them. Refuses to know: how pages look, the paper's numbers.
+Knows: rows.json, plots as PNG, and folders of results beneath. Refuses to know: how pages look, the paper's numbers.
 A rows.json or a results folder that cannot be read raises DataError.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from p2pmarket.errors import DataError
-from p2pmarket.experiments.results import RunResult, read_all
+from p2pmarket.experiments.reading import UNREADABLE, read_json, reason_of
+from p2pmarket.experiments.results import RUNS_FOLDER, SCENARIO_FILE, RunResult, has_finished, read_all
 from p2pmarket.report import curves
-from p2pmarket.report.from_results import MAX_PROBLEMS, NOTHING_WRONG, broken_ledgers, headline, problems_of
+from p2pmarket.report.from_results import (
+    MAX_PROBLEMS,
+    NOTHING_WRONG,
+    broken_ledgers,
+    diverged_of,
+    headline,
+    problems_of,
+)
 from p2pmarket.report.groups import chief, groups_of
 from p2pmarket.report.pictures import pictures_in
 from p2pmarket.report.results_tables import comparison_table
@@ -26,6 +33,7 @@ DEPTH = 3
 """Folders below the first in which results are looked for."""
 MAX_FOLDERS = 30
 MAX_ROWS = 300
+NOT_COMPLETE = "Not every experiment was run whole, so this page is of a part of them."
 
 
 def is_paper(folder: Path) -> bool:
@@ -33,16 +41,21 @@ def is_paper(folder: Path) -> bool:
     return (folder / ROWS_FILE).is_file() or next(_results_in(folder), None) is not None
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether the folder is one of results itself. One named runs alone may hold several of them."""
+    return has_finished(folder) or ((folder / SCENARIO_FILE).is_file() and (folder / RUNS_FOLDER).is_dir())
+
+
 def story_of_paper(folder: Path) -> Story:
     """The index of everything beneath.
 
     :raises DataError: it cannot be read
     """
-    rows, sentences, missing = _read_rows(folder)
+    rows, sentences, missing, complete = _read_rows(folder)
     names = list(dict.fromkeys(str(row.get("experiment") or "") for row in rows))
     found = sorted(_results_in(folder))
     pictures, hidden = pictures_in(folder)
-    agreeing = sum(row.get("agrees") is True for row in rows)
+    agreeing, claims = _agreeing(rows)
     sections: list[Section] = []
     broken: list[str] = []
     problems: list[str] = []
@@ -63,28 +76,37 @@ def story_of_paper(folder: Path) -> Story:
     for place, results in enumerate(found[:MAX_FOLDERS]):
         runs, name = read_all(results), shown(str(results.relative_to(folder)))
         sections.append(_section(name, runs, f"results-{place}"))
-        broken += [f"{name}: {one}" for one in broken_ledgers(runs)]
+        broken += [f"{name}: {one}" for one in (*broken_ledgers(runs), *diverged_of(runs))]
         problems += [f"{name}: {one}" for one in problems_of(runs)]
     told = [*missing, *broken, *problems][:MAX_PROBLEMS] or [NOTHING_WRONG]
-    tone: Tone = "bad" if broken else "plain" if missing or problems else "good"
+    told[0:0] = [] if complete else [NOT_COMPLETE]
+    tone: Tone = "bad" if broken else "plain" if missing or problems or not complete else "good"
     sections.append(Section("problems", "What went wrong", (Words(tuple(told), tone),)))
-    text = f"{agreeing} of {many(len(rows), 'number')} agree with the paper, " if rows else ""
-    text += f"{many(len(found), 'folder')} of results."
+    text = f"{agreeing} of {many(claims, 'number')} agree with the paper, " if rows else ""
+    others = len(rows) - claims
+    text += f"{others:,} more {'has' if others == 1 else 'have'} nothing to agree with, " if others else ""
+    text += f"{many(len(found), 'folder')} of results{'' if complete else '; NOT COMPLETE'}."
     if len(found) > MAX_FOLDERS or hidden:
         left = [many(len(found) - MAX_FOLDERS, "folder")] if len(found) > MAX_FOLDERS else []
         left += [many(hidden, "plot")] if hidden else []
         text += f" Left out to keep the page small: {' and '.join(left)}."
     return Story(
-        "Report of experiments", shown(folder.resolve().name), text, _tiles(rows, agreeing, found), tuple(sections),
+        "Report of experiments", shown(folder.resolve().name), text, _tiles(agreeing, claims, found), tuple(sections),
         tuple(broken[:3]),
     )  # fmt: skip
 
 
-def _tiles(rows: Sequence[Mapping[str, Any]], agreeing: int, found: Sequence[Path]) -> tuple[Tile, ...]:
+def _agreeing(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """How many rows agree, and of how many that is asked: a row without an interval claims nothing."""
+    verdicts = [row.get("agrees") for row in rows]
+    return sum(one is True for one in verdicts), sum(one is not None for one in verdicts)
+
+
+def _tiles(agreeing: int, claims: int, found: Sequence[Path]) -> tuple[Tile, ...]:
     tiles = [Tile("results", f"{len(found):,}", "folders")] if found else []
-    if rows:
-        value = f"{agreeing} of {len(rows)}"
-        tiles.insert(0, Tile("agree with the paper", value, "numbers", "good" if agreeing == len(rows) else "bad"))
+    if claims:
+        value = f"{agreeing} of {claims}"
+        tiles.insert(0, Tile("agree with the paper", value, "numbers", "good" if agreeing == claims else "bad"))
     return tuple(tiles)
 
 
@@ -98,22 +120,24 @@ def _section(name: str, runs: Sequence[RunResult], key: str) -> Section:
     return Section(key, f"Results: {name}", parts, headline(groups, first))
 
 
-def _read_rows(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, str], list[str]]:
-    """The rows of rows.json, its sentences, and what it says is missing; none where there is no such file."""
+def _read_rows(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, str], list[str], bool]:
+    """The rows of rows.json, its sentences, what it says is missing, and whether it is complete; none where there is no
+    such file. A file that does not say is complete where nothing is missing."""
     path = folder / ROWS_FILE
     if not path.is_file():
-        return [], {}, []
+        return [], {}, [], True
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
         rows: list[Mapping[str, Any]] = [row for row in document["rows"] if isinstance(row, dict)]
         sentences = document.get("sentences") or {}
         missing = [
             f"{shown(str(one['experiment']))} was not run, or not all of it: {shown(str(one['reason']), MAX_SENTENCE)}"
             for one in document.get("missing") or []
         ]
-        return rows, {str(name): str(text) for name, text in sentences.items()}, missing
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read ({error!r}); run `p2pmarket paper` again") from None
+        complete = document.get("complete", not missing) is True
+        return rows, {str(name): str(text) for name, text in sentences.items()}, missing, complete
+    except UNREADABLE as error:
+        raise DataError(f"{path} cannot be read ({reason_of(error)}); run `p2pmarket paper` again") from None
 
 
 def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -124,8 +148,12 @@ def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         spread = _text(row.get("spread"))
         cells = [_text(row.get("experiment")), _text(row.get("row")), _text(row.get("paper"), unit)]
         cells += [(_text(row.get("measured")) or "nothing") + (f" ± {spread}" if spread else "") + unit]
-        cells += [_interval(_text(row.get("low")), _text(row.get("high")))]
-        cells += ["yes" if row.get("agrees") is True else "NO", shown(str(row.get("note") or ""), MAX_SENTENCE)]
+        claims = row.get("agrees") is not None
+        cells += [_interval(_text(row.get("low")), _text(row.get("high"))) if claims else "no claim"]
+        cells += [
+            ("yes" if row["agrees"] is True else "NO") if claims else "–",
+            shown(str(row.get("note") or ""), MAX_SENTENCE),
+        ]
         made.append(tuple(cells))
     note = left_out(len(rows), len(made), "rows", "the first")
     return Table(
@@ -152,10 +180,14 @@ def _interval(low: str, high: str) -> str:
 
 def _results_in(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
     """Folders beneath that hold results."""
-    for one in sorted(folder.iterdir()):
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError:
+        return
+    for one in inside:
         if not one.is_dir() or one.is_symlink():
             continue
-        if (one / "runs").is_dir():
+        if holds_results(one):
             yield one
         elif depth > 1:
             yield from _results_in(one, depth - 1)

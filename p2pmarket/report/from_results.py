@@ -6,12 +6,11 @@ pages look. What cannot be read raises DataError.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from p2pmarket.experiments.results import RunResult, read_all
+from p2pmarket.experiments.results import RunResult, is_sound, read_all
 from p2pmarket.report import curves, deal_charts
 from p2pmarket.report.deals import (
     Deal,
@@ -22,11 +21,14 @@ from p2pmarket.report.deals import (
     who_with_whom,
 )
 from p2pmarket.report.groups import (
+    Ends,
     Group,
     alone_beside,
     chief,
     count,
     deals_of,
+    ends_of,
+    ends_of_group,
     fact,
     groups_of,
     is_accuracy,
@@ -34,14 +36,16 @@ from p2pmarket.report.groups import (
     settings_words,
 )
 from p2pmarket.report.pictures import pictures_in
-from p2pmarket.report.results_tables import agents_table, comparison_table, runs_table
-from p2pmarket.report.story import Part, Section, Story, Tile, Words
-from p2pmarket.report.words import MAX_SENTENCE, credits, duration, many, metric, shown
+from p2pmarket.report.results_tables import agents_table, checked, comparison_table, mean_words, runs_table
+from p2pmarket.report.story import Part, Section, Story, Tile, Tone, Words
+from p2pmarket.report.words import MAX_SENTENCE, credits, duration, listed, many, metric, shown
 from p2pmarket.units import format_bytes
 
 MAX_GROUPS = 6
 """Groups whose trades a page shows."""
 MAX_PROBLEMS = 20
+MAX_NAMED = 5
+"""Agents that a sentence names."""
 NOTHING_WRONG = "Nothing: no agent told of a problem, and every ledger that was kept verifies."
 
 
@@ -57,7 +61,7 @@ def story_of_results(folder: Path) -> Story:
     if first is None:
         nothing = "No run in this folder is finished; run the same command again, and it goes on where it stopped."
         return Story("Report of an experiment", title, nothing, (), (), (nothing,))
-    broken, problems = broken_ledgers(runs), problems_of(runs)
+    broken, problems = [*broken_ledgers(runs), *diverged_of(runs)], problems_of(runs)
     sections = [
         _learning(groups),
         *_trading(first),
@@ -82,19 +86,18 @@ def headline(groups: Sequence[Group], first: Group) -> str:
     if len(points) > 1:
         parts += f", {settings_words(first.settings)} (setting {points.index(first.settings) + 1} of {len(points)})"
     parts += ": "
-    final, before = mean_final(first), alone_beside(first, groups)
+    final, before = ends_of_group(first), alone_beside(first, groups)
     accuracy = is_accuracy(rows)
-    what = "mean accuracy" if accuracy else "mean loss"
-    if final is not None:
-        alone = mean_final(before) if before else None
-        parts += f"{what} {metric(final, accuracy)}"
+    if final.count:
+        alone = ends_of_group(before) if before else None
+        parts += f"mean {'accuracy' if accuracy else 'loss'} {_mean(final, accuracy)}"
         parts += " in the market" if alone is not None else f" with {first.label}"
-        parts += f" against {metric(alone, accuracy)} alone; " if alone is not None else "; "
+        parts += f" against {_mean(alone, accuracy)} alone; " if alone is not None else "; "
     parts += sums_sentence(sums(deals_of(first)))
-    verified = [run for run in first.runs if fact(run.facts, "ledger", "verified") is not None]
+    verified = [run for run in first.runs if checked(run)]
     if not first.has_broker or not verified:
         return f"{parts}."
-    bad = sum(fact(run.facts, "ledger", "verified") is not True for run in verified)
+    bad = sum(not is_sound(run.facts) for run in verified)
     whole = {1: "the ledger verifies", 2: "both ledgers verify"}.get(
         len(verified), f"all {len(verified)} ledgers verify"
     )
@@ -105,34 +108,43 @@ def headline(groups: Sequence[Group], first: Group) -> str:
     return f"{parts}; {whole}."
 
 
-def mean_final(group: Group) -> float | None:
-    """The mean metric of all agents and seeds at the end; None where there is none."""
-    found = [row.metric for run in group.runs for row in last_rows(run).values() if math.isfinite(row.metric)]
-    return sum(found) / len(found) if found else None
+def _mean(ends: Ends, accuracy: bool) -> str:
+    """The mean of all agents and seeds at the end; unknown where one diverged, and that of the others is told."""
+    if ends.mean is None or not ends.diverged:
+        return "unknown, as all DIVERGED" if ends.mean is None else metric(ends.mean, accuracy)
+    others = f", {metric(ends.mean, accuracy)} for the others" if len(ends.values) < ends.count else ""
+    value = "unknown" if others else metric(ends.mean, accuracy)
+    return f"{value} ({ends.diverged} of {ends.count} DIVERGED{others})"
 
 
 def tiles(runs: Sequence[RunResult], groups: Sequence[Group], first: Group) -> tuple[Tile, ...]:
     """The numbers of the headline, and what the runs cost."""
     found = sums(deals_of(first))
     rows = [row for run in first.runs for row in run.rounds]
-    accuracy, final, alone = is_accuracy(rows), mean_final(first), alone_beside(first, groups)
-    before = mean_final(alone) if alone else None
+    accuracy, ends, alone = is_accuracy(rows), ends_of_group(first), alone_beside(first, groups)
+    final, before = ends.mean, ends_of_group(alone) if alone else None
     made = []
-    if final is not None:
-        better = before is not None and (final > before if accuracy else final < before)
-        note = f"alone {metric(before, accuracy)}" if before is not None else first.label
+    if ends.count:
+        note = f"alone {mean_words(before, accuracy)}" if before is not None and before.count else first.label
         label = "mean accuracy" if accuracy else "mean loss"
-        made.append(Tile(label, metric(final, accuracy), note, "good" if better else "plain"))
+        if ends.diverged:
+            label += " of the others" if len(ends.values) < ends.count else ""
+            note = f"{ends.diverged} of {ends.count} diverged; {note}"
+        other = None if before is None or before.diverged else before.mean
+        better = final is not None and other is not None and (final > other if accuracy else final < other)
+        tone: Tone = "bad" if ends.diverged else "good" if better else "plain"
+        made.append(Tile(label, "unknown" if final is None else metric(final, accuracy), note, tone))
     made += [
         Tile("trades settled", f"{found.settled:,}", f"of {found.appraised:,} appraised"),
         Tile("credits moved", credits(found.moved), f"{credits(found.fees)} of them fees"),
     ]
-    verified = [fact(run.facts, "ledger", "verified") for run in first.runs]
-    if first.has_broker and any(one is not None for one in verified):
-        good = all(one is True for one in verified if one is not None)
+    verified = [run for run in first.runs if checked(run)]
+    if first.has_broker and verified:
+        good = all(is_sound(run.facts) for run in verified)
         made.append(Tile("ledger", "verifies" if good else "does not verify", "", "good" if good else "bad"))
-    traffic = sum(count(run.facts, "traffic_bytes") for run in first.runs) / len(first.runs)
-    if traffic:
+    counted = [run for run in first.runs if run.facts.get("traffic_bytes") is not None]
+    if counted:
+        traffic = sum(count(run.facts, "traffic_bytes") for run in counted) / len(counted)
         made.append(Tile("traffic of a run", format_bytes(traffic), "sent by all parties"))
     wall = sum(count(run.facts, "wall_seconds") for run in runs)
     if wall:
@@ -146,11 +158,23 @@ def broken_ledgers(runs: Sequence[RunResult]) -> list[str]:
     """Runs whose ledger does not verify, in words."""
     found = []
     for run in runs:
-        wrong = fact(run.facts, "ledger", "problems")
-        sentences = [str(one) for one in wrong] if isinstance(wrong, list) else []
-        if fact(run.facts, "ledger", "verified") is False or sentences:
+        if not is_sound(run.facts):
+            sentences = [str(one) for one in fact(run.facts, "ledger", "problems") or ()]
             why = "; ".join(shown(one, MAX_SENTENCE) for one in sentences[:3]) or "its check says no more"
             found.append(f"The ledger of {shown(str(run.facts.get('run', 'a run')))} does not verify: {why}.")
+    return found
+
+
+def diverged_of(runs: Sequence[RunResult]) -> list[str]:
+    """Agents whose last loss or metric is no finite number, in words: one sentence a run."""
+    found = []
+    for run in runs:
+        agents = sorted(agent for agent, row in last_rows(run).items() if ends_of((row,)).diverged)
+        if agents:
+            names = [shown(agent, 32) for agent in agents[:MAX_NAMED]]
+            names += [f"{len(agents) - MAX_NAMED:,} more"] if len(agents) > MAX_NAMED else []
+            of = f"{len(agents)} of {many(len(last_rows(run)), 'agent')} diverged"
+            found.append(f"In {shown(str(run.facts['run']))} {of}: {listed(names)} ended without a finite loss.")
     return found
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import Facts, RunResult
 from p2pmarket.report.deals import Deal
 from p2pmarket.report.story import BASELINE
-from p2pmarket.report.words import method_name, shown
+from p2pmarket.report.words import known, method_name, shown
 
 _ORDER = ("market", "paper", "unaligned", "fedavg", "alone")
 _OWN_FIELDS = ("scenario.method", "scenario.protocol")
@@ -115,8 +115,36 @@ def alone_beside(group: Group, groups: Sequence[Group]) -> Group | None:
 
 def is_accuracy(rows: Sequence[RoundRow]) -> bool:
     """Whether the metric of these rows is a part of 1, rather than the loss again."""
-    known = [row for row in rows if math.isfinite(row.metric)]
-    return any(row.metric != row.loss for row in known) and all(0 <= row.metric <= 1 for row in known)
+    measured = [row for row in rows if known(row.metric)]
+    return any(row.metric != row.loss for row in measured) and all(0 <= row.metric <= 1 for row in measured)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """How agents ended, over agents and runs."""
+
+    values: tuple[float, ...]
+    """Metrics, of those that have one."""
+    diverged: int
+    """How many have a loss or a metric that is no finite number."""
+    count: int
+
+    @property
+    def mean(self) -> float | None:
+        """Of the values; None where there is none."""
+        return sum(self.values) / len(self.values) if self.values else None
+
+
+def ends_of(rows: Iterable[RoundRow]) -> Ends:
+    """What the last rows of agents come to."""
+    rows = list(rows)
+    diverged = sum(not (known(row.loss) and known(row.metric)) for row in rows)
+    return Ends(tuple(row.metric for row in rows if known(row.metric)), diverged, len(rows))
+
+
+def ends_of_group(group: Group) -> Ends:
+    """Of all its runs."""
+    return ends_of(row for run in group.runs for row in last_rows(run).values())
 
 
 def last_rows(run: RunResult) -> dict[str, RoundRow]:

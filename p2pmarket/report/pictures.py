@@ -1,18 +1,23 @@
 """Plots that lie in a folder as PNG, as many of them as a page can hold.
 
-Knows: where plots lie. Refuses to know: what they show. A file that is no PNG is passed over and counted.
+Knows: where plots lie. Refuses to know: what they show. What is no PNG, or no regular file, is passed over and counted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from p2pmarket.experiments.reading import open_regular
+from p2pmarket.experiments.results import PLOTS_FOLDER, RUN_FILE, RUNS_FOLDER
 from p2pmarket.report.story import Picture
 from p2pmarket.report.words import shown
 
 MAX_PICTURE_BYTES = 500_000
 MAX_PICTURES_BYTES = 2_500_000
 """Of all pictures of a page; as text in it they take a third more."""
+DEPTH = 5
+"""Folders below the first in which plots are looked for."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -20,15 +25,38 @@ def pictures_in(folder: Path) -> tuple[dict[str, list[Picture]], int]:
     """Plots by the folder they lie in, or by their own name, and how many were too many, too large or none."""
     kept: dict[str, list[Picture]] = {}
     left, hidden = MAX_PICTURES_BYTES, 0
-    for path in sorted(folder.rglob("*.png")):
-        inside = [part for part in path.relative_to(folder).parts[:-1] if part != "plots"]
-        if "runs" in inside or path.is_symlink():
-            continue
-        data = path.read_bytes() if path.stat().st_size <= min(left, MAX_PICTURE_BYTES) else b""
-        if not data.startswith(_PNG):
+    for path in sorted(_pngs(folder)):
+        data = _png(path, min(left, MAX_PICTURE_BYTES))
+        if not data:
             hidden += 1
             continue
         left -= len(data)
+        inside = [part for part in path.relative_to(folder).parts[:-1] if part not in (PLOTS_FOLDER, RUNS_FOLDER)]
         title = shown(path.stem.replace("_", " ").replace("-", " "))
         kept.setdefault("/".join(inside) or path.stem, []).append(Picture(title, data))
     return kept, hidden
+
+
+def _png(path: Path, most: int) -> bytes:
+    """A picture's bytes; none where it is no PNG of that size at most."""
+    try:
+        with open_regular(path, most) as file:
+            data = file.read(most)
+    except (OSError, ValueError):
+        return b""
+    return data if data.startswith(_PNG) else b""
+
+
+def _pngs(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """Those beneath, but for what a single run left."""
+    try:
+        inside = list(folder.iterdir())
+    except OSError:
+        return
+    for one in inside:
+        if one.is_symlink():
+            continue
+        if one.suffix == ".png" and not one.is_dir():
+            yield one
+        elif depth > 0 and one.is_dir() and not (one / RUN_FILE).exists():
+            yield from _pngs(one, depth - 1)

@@ -5,17 +5,18 @@ Knows: groups of runs. Refuses to know: charts, trades. All tables are bounded. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from p2pmarket.experiments.recording import RoundRow
-from p2pmarket.experiments.results import RunResult
+from p2pmarket.experiments.results import RunResult, is_sound
+from p2pmarket.experiments.spread import mean_and_spread
 from p2pmarket.report.groups import (
+    Ends,
     Group,
     alone_beside,
     count,
+    ends_of,
+    ends_of_group,
     fact,
     is_accuracy,
     last_rows,
@@ -28,6 +29,7 @@ from p2pmarket.units import format_bytes
 
 MAX_ROWS = 200
 SHORT_LABEL = 8
+INTERVAL = "± is half of the mean's 95 % interval over seeds."
 
 
 def agents_table(group: Group, groups: Sequence[Group]) -> Table:
@@ -53,13 +55,14 @@ def agents_table(group: Group, groups: Sequence[Group]) -> Table:
         runs = max(len(last), 1)
         cells = [shown(agent, 32), shown(mine[0].task, 32)]
         cells += [strategies.get(agent, "")] if strategies else []
-        cells += [_spread(before.get(agent, []), accuracy)] if alone else []
-        cells += [_spread(after.get(agent, []), accuracy)]
+        cells += [spread(ends_of(before.get(agent, ())), accuracy)] if alone else []
+        cells += [spread(ends_of(after.get(agent, ())), accuracy)]
         cells += [f"{sum(row.bought for row in mine) / runs:,.4g}", f"{sum(row.sold for row in mine) / runs:,.4g}"]
         cells += [credits(sum(row.paid for row in mine) / runs), credits(sum(row.earned for row in mine) / runs)]
         cells += [credits(sum(row.balance for row in last) / runs)]
         rows.append(tuple(cells))
     note = left_out(len(group.agents), len(rows), "agents", "the first by name")
+    note = " ".join(filter(None, (INTERVAL if group.seeds > 1 else "", note)))
     return Table("All agents", columns, tuple(rows), frozenset(columns) - {"agent", "task", "strategy"}, note)
 
 
@@ -68,15 +71,14 @@ def comparison_table(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups[:MAX_ROWS]:
         flat = [row for run in group.runs for row in run.rounds]
-        values = [value for found in _finals(group).values() for value in found]
+        ends = ends_of_group(group)
+        values, accuracy = ends.values, is_accuracy(flat)
         ledgers = [run.facts for run in group.runs]
         rows.append(
             (
                 f"{group.label} ({many(group.seeds, 'seed')})",
-                metric(float(np.mean(values)), is_accuracy(flat)) if values else "",
-                f"{metric(min(values), is_accuracy(flat))} … {metric(max(values), is_accuracy(flat))}"
-                if values
-                else "",
+                mean_words(ends, accuracy),
+                f"{metric(min(values), accuracy)} … {metric(max(values), accuracy)}" if values else "",
                 f"{sum(count(facts, 'ledger', 'settled') for facts in ledgers):,.0f}" if group.has_broker else "",
                 credits(sum(count(facts, "ledger", "moved") for facts in ledgers)) if group.has_broker else "",
             )
@@ -97,8 +99,7 @@ def runs_table(runs: Sequence[RunResult]) -> Table:
     )  # fmt: skip
     rows = []
     for run in runs[:MAX_ROWS]:
-        facts, final = run.facts, [row.metric for row in last_rows(run).values() if math.isfinite(row.metric)]
-        verified = fact(facts, "ledger", "verified")
+        facts = run.facts
         broker = bool(facts.get("broker") or run.trades)
         rows.append(
             (
@@ -106,12 +107,12 @@ def runs_table(runs: Sequence[RunResult]) -> Table:
                 method_name(str(facts.get("method", ""))),
                 *((settings_words(settings_of(facts)),) if swept else ()),
                 shown(str(facts.get("seed", ""))),
-                metric(float(np.mean(final)), is_accuracy(run.rounds)) if final else "",
+                mean_words(ends_of(last_rows(run).values()), is_accuracy(run.rounds)),
                 f"{count(facts, 'ledger', 'settled'):,.0f}" if broker else "",
                 credits(count(facts, "ledger", "moved")) if broker else "",
                 credits(count(facts, "ledger", "fees")) if broker else "",
-                "" if not broker or verified is None else "verifies" if verified is True else "DOES NOT VERIFY",
-                format_bytes(count(facts, "traffic_bytes")),
+                "" if not broker or not checked(run) else "verifies" if is_sound(facts) else "DOES NOT VERIFY",
+                "–" if facts.get("traffic_bytes") is None else format_bytes(count(facts, "traffic_bytes")),
                 duration(count(facts, "wall_seconds")),
             )
         )
@@ -119,26 +120,41 @@ def runs_table(runs: Sequence[RunResult]) -> Table:
     return Table("All runs", columns, tuple(rows), frozenset(columns) - {"run", "method", "settings", "ledger"}, note)
 
 
-def _finals(group: Group) -> dict[str, list[float]]:
-    """By agent, the metric at the end of each run."""
-    found: dict[str, list[float]] = {}
+def mean_words(ends: Ends, accuracy: bool) -> str:
+    """The mean of all ends; where some are no number, of the others, and how many there are."""
+    if not ends.values:
+        return "diverged" if ends.diverged else ""
+    return metric(sum(ends.values) / len(ends.values), accuracy) + _lost(ends)
+
+
+def checked(run: RunResult) -> bool:
+    """Whether the run tells of a ledger that was checked."""
+    return fact(run.facts, "ledger", "verified") is not None
+
+
+def spread(ends: Ends, accuracy: bool) -> str:
+    """The mean, and half of its 95 % interval over seeds where there are several."""
+    if not ends.values:
+        return mean_words(ends, accuracy)
+    mean, half = mean_and_spread(ends.values)
+    if half is None:
+        return mean_words(ends, accuracy)
+    decimals = len(number(mean).partition(".")[2])
+    text = f"{percent(mean)[:-2]} ± {percent(half)}" if accuracy else f"{number(mean)} ± {half:.{decimals}f}"
+    return text + _lost(ends)
+
+
+def _lost(ends: Ends) -> str:
+    return f" ({ends.diverged} of {ends.count} diverged)" if ends.diverged else ""
+
+
+def _finals(group: Group) -> dict[str, list[RoundRow]]:
+    """By agent, how it ended in each run."""
+    found: dict[str, list[RoundRow]] = {}
     for run in group.runs:
         for agent, row in last_rows(run).items():
-            if math.isfinite(row.metric):
-                found.setdefault(agent, []).append(row.metric)
+            found.setdefault(agent, []).append(row)
     return found
-
-
-def _spread(values: Sequence[float], accuracy: bool) -> str:
-    """The mean, and the standard deviation over seeds where there are several."""
-    if not values:
-        return ""
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return metric(mean, accuracy)
-    deviation = float(np.std(values, ddof=1))
-    decimals = len(number(mean).partition(".")[2])
-    return f"{percent(mean)[:-2]} ± {percent(deviation)}" if accuracy else f"{number(mean)} ± {deviation:.{decimals}f}"
 
 
 def _strategies(group: Group) -> dict[str, str]:

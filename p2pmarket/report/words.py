@@ -16,6 +16,10 @@ MAX_SHOWN = 60
 """Characters of a stranger's text."""
 MAX_SENTENCE = 400
 """Characters of a stranger's sentence."""
+MAX_KNOWN = 1e100
+"""A loss above it is on its way out of what a float holds: it counts as diverged, and no chart could show it."""
+MAX_SECONDS = 1e12
+"""Of a duration that anything took."""
 
 
 def shown(text: str, most: int = MAX_SHOWN) -> str:
@@ -44,14 +48,21 @@ def credits(micro: float) -> str:
     return f"{micro / CREDIT:,.2f}"
 
 
+def known(value: float) -> bool:
+    """Whether a measured value can be drawn and averaged: finite, and not about to be otherwise."""
+    return math.isfinite(value) and abs(value) <= MAX_KNOWN
+
+
 def number(value: float) -> str:
     """A measured number, to three or four places that count.
 
     >>> number(0.12), number(1.5), number(12345.6), number(0), number(0.01234), number(2.5e-9), number(float("nan"))
     ('0.120', '1.50', '12,346', '0', '0.0123', '2.5e-09', 'unknown')
     """
-    if not math.isfinite(value):
+    if not known(value):
         return "unknown"
+    if abs(value) >= 1e12:
+        return f"{value:.3g}"
     if abs(value) >= 100:
         return f"{value:,.0f}"
     if abs(value) >= 0.1:
@@ -79,7 +90,7 @@ def duration(seconds: float) -> str:
     >>> duration(3.21), duration(250), duration(7500), duration(300_000)
     ('3.2 s', '4 min 10 s', '2 h 5 min', '3 d 11 h')
     """
-    if not math.isfinite(seconds):
+    if not math.isfinite(seconds) or abs(seconds) > MAX_SECONDS:
         return "unknown"
     if seconds < 60:
         return f"{seconds:.1f} s"

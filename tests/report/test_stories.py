@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pytest
 from results_examples import CREDIT, made_up_run, many_agents, sweep, two_agents, without_trades, write_runs
 
 from p2pmarket.errors import DataError
-from p2pmarket.experiments.results import read_all
+from p2pmarket.experiments.results import RunResult, read_all
 from p2pmarket.report import deals, from_paper, groups, words
 from p2pmarket.report.deals import Deal, endings_table, largest_table, who_with_whom
 from p2pmarket.report.find import story_of
@@ -145,28 +147,99 @@ def test_what_went_wrong_comes_first_and_last(tmp_path: Path) -> None:
 
 def test_an_unfinished_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "runs" / "000-market-seed1").mkdir(parents=True)
+    (tmp_path / "scenario.toml").write_text("")
     story = story_of(tmp_path)
     assert "No run in this folder is finished" in story.headline
     assert "<h1>" in write_page(story, "")
 
 
-def test_facts_that_an_older_program_left_out_are_done_without(tmp_path: Path) -> None:
-    run = made_up_run(rounds=3)
-    write_runs(
-        tmp_path, [dataclasses.replace(run, facts={"run": "a", "method": "market", "ledger": None, "settings": 3})]
-    )
-    story = story_of(tmp_path)
-    assert "ledger" not in {tile.label for tile in story.tiles}
+def test_what_was_not_counted_or_checked_is_a_dash(tmp_path: Path) -> None:
+    run = made_up_run(0, "fedavg", rounds=3)
+    facts = {**run.facts, "ledger": {}, "traffic_bytes": None, "messages": None}
+    story = story_of(write_runs(tmp_path, [dataclasses.replace(run, facts=facts)]))
+    assert not {"ledger", "traffic of a run"} & {tile.label for tile in story.tiles}
     assert "verif" not in story.headline
+    runs = table(story, "All runs")
+    cells = dict(zip(runs.columns, runs.rows[0], strict=True))
+    assert (cells["ledger"], cells["traffic"]) == ("", "–")
     assert write_page(story, "")
 
 
-def test_losses_that_are_no_numbers_are_passed_over(tmp_path: Path) -> None:
+def diverging(run: RunResult, agents: str, **values: float) -> RunResult:
+    """With these agents' values from their last round."""
+    last = max(row.round for row in run.rounds)
+    rows = (
+        dataclasses.replace(row, **values) if row.agent in agents and row.round == last else row  # type: ignore[arg-type]
+        for row in run.rounds
+    )
+    return dataclasses.replace(run, rounds=tuple(rows))
+
+
+def test_an_agent_that_diverged_is_in_no_mean_and_in_the_headline(tmp_path: Path) -> None:
+    market, alone = (made_up_run(0, method, rounds=3, accuracy=False) for method in ("market", "alone"))
+    left = next(row.loss for row in market.rounds if row.agent == "A" and row.round == 3)
+    story = story_of(write_runs(tmp_path, [diverging(market, "B", loss=float("nan"), metric=float("nan")), alone]))
+    assert f"mean loss unknown (1 of 2 DIVERGED, {words.number(left)} for the others) in the market" in story.headline
+    sentence = "In 000-market-seed1 1 of 2 agents diverged: B ended without a finite loss."
+    assert story.warnings == (sentence,) and problems_of(story)[0] == sentence
+    tile = story.tiles[0]
+    assert (tile.label, tile.value, tile.tone) == ("mean loss of the others", words.number(left), "bad")
+    assert tile.note.startswith("1 of 2 diverged; alone ")
+    assert table(story, "Side by side").rows[0][1] == f"{words.number(left)} (1 of 2 diverged)"
+    assert [row[4] for row in table(story, "All agents").rows] == [words.number(left), "diverged"]
+    assert [row[3] for row in table(story, "All runs").rows][1] == f"{words.number(left)} (1 of 2 diverged)"
+    assert "1 of 8 values are no finite numbers and count for nothing" in chart(story, "Agent B").caption
+    assert "DIVERGED" in write_page(story, "")
+
+
+def test_an_accuracy_that_was_measured_counts_though_the_loss_diverged(tmp_path: Path) -> None:
+    run = diverging(made_up_run(rounds=3), "B", loss=float("inf"), metric=0.5)
+    left = next(row.metric for row in run.rounds if row.agent == "A" and row.round == 3)
+    story = story_of(write_runs(tmp_path, [run]))
+    assert f"mean accuracy {words.percent((left + 0.5) / 2)} (1 of 2 DIVERGED) with market" in story.headline
+
+
+def test_a_sweep_says_how_many_diverged(tmp_path: Path) -> None:
+    runs = [made_up_run(place, rounds=2, settings={"a.rate": rate}) for place, rate in enumerate((0.1, 1.0))]
+    runs[1] = diverging(runs[1], "AB", loss=float("inf"), metric=float("nan"))
+    story = story_of(write_runs(tmp_path, runs))
+    swept = chart(story, "At the end, by a.rate")
+    assert swept.caption.endswith("2 agents of all runs diverged: means are over the others.")
+    assert [mark.x for mark in swept.marks] == [(0.1,)]
+    assert table(story, "Side by side").rows[1][1:3] == ("diverged", "")
+
+
+def test_losses_that_are_no_numbers_are_told(tmp_path: Path) -> None:
     run = made_up_run(rounds=3)
     rows = tuple(dataclasses.replace(row, loss=float("nan"), metric=float("inf")) for row in run.rounds)
     story = story_of(write_runs(tmp_path, [dataclasses.replace(run, rounds=rows)]))
     assert chart(story, "Agent A").empty
+    assert "mean loss unknown, as all DIVERGED" in story.headline
     assert write_page(story, "")
+
+
+def test_what_follows_plus_minus_is_half_of_the_interval(tmp_path: Path) -> None:
+    story = story_of(two_agents(tmp_path))
+    values = [
+        row.metric
+        for run in read_all(tmp_path)
+        if run.facts["method"] == "market"
+        for row in run.rounds
+        if row.agent == "A" and row.round == 50
+    ]
+    half = 4.302653 * statistics.stdev(values) / math.sqrt(3)
+    agents = table(story, "All agents")
+    assert agents.rows[0][4] == f"{100 * statistics.fmean(values):.1f} ± {100 * half:.1f} %"
+    assert agents.note == "± is half of the mean's 95 % interval over seeds."
+
+
+def test_books_that_do_not_fit_are_not_sound_though_the_ledger_verifies(tmp_path: Path) -> None:
+    run = made_up_run(rounds=3)
+    ledger = {**run.facts["ledger"], "verified": True, "problems": ["B holds no receipt of trade 17"]}
+    story = story_of(write_runs(tmp_path, [dataclasses.replace(run, facts={**run.facts, "ledger": ledger})]))
+    assert "THE LEDGER DOES NOT VERIFY" in story.headline and "no receipt of trade 17" in story.warnings[0]
+    assert {tile.label: tile.tone for tile in story.tiles}["ledger"] == "bad"
+    assert table(story, "All runs").rows[0][-3] == "DOES NOT VERIFY"
 
 
 def deal(buyer: str, seller: str, state: str, price: int | None = None, **more: object) -> Deal:
@@ -202,6 +275,8 @@ ROWS = [
      "note": ""},
     {"experiment": "figure3", "row": "<b>", "paper": None, "measured": 47.2, "low": 50, "high": None,
      "agrees": False, "unit": "%", "spread": 1.5, "note": "one seed"},
+    {"experiment": "figure3", "row": "seen only", "paper": None, "measured": 3.0, "low": None, "high": None,
+     "agrees": None, "note": ""},
 ]  # fmt: skip
 
 
@@ -222,19 +297,51 @@ def write_paper(folder: Path) -> Path:
 def test_a_papers_folder_is_one_page_of_all(tmp_path: Path) -> None:
     story = story_of(write_paper(tmp_path))
     assert story.headline == (
-        "1 of 2 numbers agree with the paper, 2 folders of results. Left out to keep the page small: 1 plot."
+        "1 of 2 numbers agree with the paper, 1 more has nothing to agree with, 2 folders of results; NOT COMPLETE. "
+        "Left out to keep the page small: 1 plot."
     )
     assert [one.title for one in story.sections] == [
         "Beside the paper", "table1", "figure3", "Results: figure3", "Results: table1/mnist", "What went wrong",
     ]  # fmt: skip
     row = table(story, "The paper's numbers and ours").rows[1]
     assert row[:6] == ("figure3", "<b>", "", "47.20 ± 1.50 %", "≥ 50.00", "NO")
-    assert problems_of(story) == ("table2 was not run, or not all of it: no data set mnist.npz",)
+    assert table(story, "The paper's numbers and ours").rows[2][2:6] == ("", "3.00", "no claim", "–")
+    assert story.tiles[0].value == "1 of 2"
+    assert problems_of(story) == (
+        from_paper.NOT_COMPLETE,
+        "table2 was not run, or not all of it: no data set mnist.npz",
+    )
     page = write_page(story, "")
     assert page.count("data:image/png;base64,") == 2 and "<b>" not in page.replace("<td><b>", "")
 
 
-def test_rows_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    (tmp_path / "rows.json").write_text('{"rows": 3}')
-    with pytest.raises(DataError, match=r"rows\.json cannot be read .*; run `p2pmarket paper` again"):
+@pytest.mark.parametrize(("complete", "said"), [(True, False), (False, True), (None, False)])
+def test_a_paper_says_whether_it_is_whole(complete: bool | None, said: bool, tmp_path: Path) -> None:
+    document = {"agrees": True, "rows": ROWS[:1], "missing": []}
+    (tmp_path / "rows.json").write_text(
+        json.dumps(document if complete is None else {**document, "complete": complete})
+    )
+    story = story_of(tmp_path)
+    assert ("NOT COMPLETE" in story.headline) == said == (from_paper.NOT_COMPLETE in problems_of(story))
+
+
+def test_a_folder_in_which_simulate_left_several_is_an_index(tmp_path: Path) -> None:
+    for name, rounds in (("first", 2), ("second", 3)):
+        write_runs(tmp_path / "runs" / name, [made_up_run(rounds=rounds)])
+    plots = tmp_path / "runs" / "first" / "plots"
+    plots.mkdir()
+    (plots / "loss.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    above, inside = story_of(tmp_path), story_of(tmp_path / "runs")
+    titles = [[one.title for one in story.sections if one.title.startswith("Results")] for story in (above, inside)]
+    assert titles == [
+        ["Results: runs/first", "Results: runs/second"], ["Results: first", "Results: second"],
+    ]  # fmt: skip
+    assert above.headline == inside.headline == "2 folders of results."
+    assert [one.title for one in inside.sections][0] == "first", "its plots"
+    assert story_of(tmp_path / "runs" / "second").kind == "Report of an experiment"
+
+
+def test_runs_without_results_in_them_are_nothing_to_tell_of(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "something").mkdir(parents=True)
+    with pytest.raises(DataError, match="is nothing that a report can tell of"):
         story_of(tmp_path)
