@@ -13,7 +13,6 @@ import bisect
 import contextlib
 import dataclasses
 import gc
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,10 +22,11 @@ from p2pmarket.experiments.diary import NOT_FINITE, Diary, Outcome, is_finite
 from p2pmarket.experiments.plan import Progress, RunPlan
 from p2pmarket.experiments.rooms import room_for
 from p2pmarket.experiments.scenario import terms_of
+from p2pmarket.experiments.tally import Traffic, Visits
 from p2pmarket.experiments.trades import trade_rows
 from p2pmarket.experiments.worlds.contract import AgentPlan, World
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.ledger.trade import ENDS, REFUNDED, STATES
+from p2pmarket.ledger.trade import ENDS, PAID, STATES
 from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.network.memory import MemoryNetwork
@@ -103,7 +103,8 @@ class _Market:
         self._loop = loop
         self._began_ms = loop.now_ms()
         self._round_starts: list[int] = []
-        self._traffic = _Traffic()
+        self._traffic = Traffic()
+        self._visits = Visits()
         self._crashes = Crashes(rate=climate.crash, chance=chance.stream(plan.seed, "crashes"))
         self._weather = DrawnWeather(climate, chance.stream(plan.seed, "weather"))
         self._weather.calm = not self._faulty
@@ -163,26 +164,25 @@ class _Market:
         rounds = self._scenario.rounds
         for number in range(1, rounds + 1):
             self._round_starts.append(self._loop.now_ms())
-            before = self._traffic.so_far()
             for learner in self._learners.values():
                 learner.learn()
-            results: Sequence[TradeResult] = [TradeResult()] * len(self._learners)
             if self._plan.trades_in(number):
-                results = await self._visit_all(number)
+                await self._visit_all(number)
             if self._plan.looks_at(number):
-                await self._measure(number, results, before)
+                await self._measure(number)
             self._progress(number, rounds)
             due_ms = self._began_ms + round(number * self._scenario.round_seconds * 1000)
             await asyncio.sleep(max(0.0, (due_ms - self._loop.now_ms()) / 1000))
 
-    async def _visit_all(self, number: int) -> list[TradeResult]:
+    async def _visit_all(self, number: int) -> None:
         """Everybody's visit of a round.
 
         :raises MarketError: what one of them raised; the others are broken off
         """
         visits = [asyncio.ensure_future(self._visit(agent, number)) for agent in self._scenario.agents]
         try:
-            return list(await asyncio.gather(*visits))
+            for agent, result in zip(self._scenario.agents, await asyncio.gather(*visits), strict=True):
+                self._visits.note(agent.name, result)
         finally:
             await end_tasks(visits)
 
@@ -206,27 +206,19 @@ class _Market:
     async def _start(self, agent: AgentPlan) -> None:
         await self._parties.start_agent(agent.name, agent.strategy, timeout_seconds=self._timeout_seconds)
 
-    async def _measure(self, number: int, results: Sequence[TradeResult], before: _Sums) -> None:
+    async def _measure(self, number: int) -> None:
         balances = await self._balances()
         time_s = (self._loop.now_ms() - self._began_ms) / 1000
-        for agent, result in zip(self._scenario.agents, results, strict=True):
+        for agent in self._scenario.agents:
             peer = self._peers[agent.name]
-            sent, received = self._traffic.since(before, peer)
             self._diary.take(
                 agent,
                 self._learners[agent.name],
                 number,
                 time_s,
-                problem=result.problem,
-                offered=sum(report.weight > 0 for report in result.reports),
-                bought=len(result.bought),
-                sold=len(result.sold),
-                gain=sum((one.report.gain for one in result.bought if one.report is not None), 0.0),
-                paid=sum(one.price for one in result.bought),
-                earned=sum(sale.price - sale.fee for sale in result.sold),
                 balance=balances.get(peer, 0),
-                sent_bytes=sent,
-                received_bytes=received,
+                **self._visits.take(agent.name),
+                **self._traffic.take(peer),
             )
 
     async def _balances(self) -> dict[str, int]:
@@ -275,7 +267,7 @@ class _Market:
             found, run=self._plan.name, method=self._scenario.method, seed=self._plan.seed, names=self._names,
             round_at=self._round_at, began_ms=self._began_ms,
         )  # fmt: skip
-        settled = [row for row in rows if row.price is not None]
+        settled = [row for row in rows if row.state in PAID]
         return Outcome(
             trades=tuple(rows),
             peers=self._peers,
@@ -283,7 +275,7 @@ class _Market:
             ledger={
                 "trades": len(rows),
                 "settled": len(settled),
-                "moved": sum(row.price or 0 for row in settled if row.state != REFUNDED),
+                "moved": sum(row.price or 0 for row in settled),
                 "fees": balances.get(self._peers[BROKER], 0),
                 "verified": verified.ok,
                 "problems": [*verified.problems, *problems],
@@ -297,40 +289,6 @@ class _Market:
     def _round_at(self, now_ms: int) -> int:
         """Of a time: 1, 2, ..."""
         return max(1, bisect.bisect_right(self._round_starts, now_ms))
-
-
-_Sums = tuple[Counter[str], Counter[str]]
-"""Bytes sent and received, by peer id."""
-
-
-class _Traffic:
-    """Bytes that parties write to one another."""
-
-    def __init__(self) -> None:
-        self.counting = True
-        self.messages = 0
-        self._sent: Counter[str] = Counter()
-        self._received: Counter[str] = Counter()
-
-    def hear(self, sender: str, receiver: str, data: bytes) -> None:
-        """One write."""
-        if self.counting:
-            self._sent[sender] += len(data)
-            self._received[receiver] += len(data)
-            self.messages += 1
-
-    @property
-    def bytes(self) -> int:
-        """In all."""
-        return sum(self._sent.values())
-
-    def so_far(self) -> _Sums:
-        """A copy, to be compared with later."""
-        return self._sent.copy(), self._received.copy()
-
-    def since(self, before: _Sums, peer: str) -> tuple[int, int]:
-        """What a peer sent and received since then."""
-        return self._sent[peer] - before[0][peer], self._received[peer] - before[1][peer]
 
 
 def _nobody(life: Life, what: str) -> None:

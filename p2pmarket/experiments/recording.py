@@ -38,7 +38,7 @@ class RoundRow:
     balance: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
-    """Since the last round, both."""
+    """Of the visits since the row before, as all from `offered` on but the balance."""
     problem: str = ""
 
 

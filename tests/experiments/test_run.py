@@ -114,6 +114,29 @@ def test_without_a_market_there_are_rounds_and_no_trades(method: str) -> None:
     assert all(final["loss"] < 8 for final in run.facts["final"].values())
 
 
+@pytest.mark.parametrize("every", [2, 5])
+def test_nothing_is_lost_between_two_looks(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    visit = in_market._Market._visit
+
+    async def spoiled(market: Any, agent: Any, number: int) -> Any:
+        result = await visit(market, agent, number)
+        return dataclasses.replace(result, problem=f"boom {number}") if (agent.name, number) == ("few-0", 1) else result
+
+    monkeypatch.setattr(in_market._Market, "_visit", spoiled)
+    given = document(rounds=5)
+    given["scenario"]["measure_every"] = every
+    run, each = make(given), make(document(rounds=5))
+    assert sorted({row.round for row in run.rounds}) == {2: [0, 2, 4, 5], 5: [0, 5]}[every]
+    ledger = run.facts["ledger"]
+    assert ledger["settled"] == sum(row.bought for row in run.rounds) == sum(row.sold for row in run.rounds) > 0
+    assert ledger["moved"] == sum(row.paid for row in run.rounds)
+    assert ledger["moved"] - ledger["fees"] == sum(row.earned for row in run.rounds)
+    for column in ("offered", "gain", "sent_bytes", "received_bytes"):
+        sums = [sum(getattr(row, column) for row in one.rounds) for one in (run, each)]
+        assert sums[0] == pytest.approx(sums[1]) and sums[0] > 0
+    assert "boom 1" in problems(run, "few-0")[0] and not any(problems(run, "few-1"))
+
+
 def test_another_seed_is_another_run() -> None:
     assert told(make(document()))[0] != told(make(document(), seed=1))[0]
 
