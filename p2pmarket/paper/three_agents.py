@@ -69,8 +69,8 @@ def run(context: Context) -> Finding:
     part = " (the networks on images did not run)" if missing else ""
     sentence = (
         f"{agreement(rows)}, which has no numbers of it{part}: all three agents gain ({all_three}), the third brings "
-        f"A and B a further {rows[3].measured:.1f} % and {rows[4].measured:.1f} %, and every agent that comes to a market of "
-        f"equals helps all, up to {statistics.fmean(by_count[most]):.1f} % with {most}."
+        f"A and B a further {rows[3].measured:.1f} % and {rows[4].measured:.1f} %, and every agent that comes to a "
+        f"market of equals helps all, up to {statistics.fmean(by_count[most]):.1f} % with {most}."
     )
     plots = [
         _plot(context.folder / "three-agents.png", market, alone, pair),
