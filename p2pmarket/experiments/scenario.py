@@ -91,7 +91,9 @@ def parse_scenario(document: Document) -> Scenario:
         climate=_climate(document.get("faults")),
     )
     table.done()
-    terms_of(scenario, _ANY_WORLD)  # wrong ones are told now, not after the data were read
+    terms = terms_of(scenario, _ANY_WORLD)  # wrong ones are told now, not after the data were read
+    if isinstance(world, RegressionSettings):
+        world.check_terms(terms)
     return scenario
 
 

@@ -1,7 +1,8 @@
 """An appraiser without a neural network: whoever can say what a purchase would bring gets a whole broker around it.
 
 Knows: how to look like the broker's appraiser, so that real parcels are read, checked and packed. Refuses to know: how
-a gain is found (`measure`, of a subclass). Fails as the appraiser does on a snapshot that cannot be used.
+a gain is found (`measure`, of a subclass), and the terms that say how a merge is found and what may be part of it:
+whole snapshots are sold. Fails as the appraiser does on a snapshot that cannot be used.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class MeasuringAppraiser(Appraiser):
     def measure(
         self, buyer: Submission, seller: Submission, ours: Tensors, theirs: Tensors, upon: Sequence[bytes]
     ) -> Appraisal:
-        """What `theirs` would bring `ours`, which already holds the purchases `upon`."""
+        """What `theirs` would bring `ours`, which already holds the purchases `upon`. What is measured is what the
+        buyer will decode: `_deliverable` gives it."""
         raise NotImplementedError
 
     @property

@@ -44,6 +44,13 @@ def changed(path: str, value: object) -> Document:
         ("regression.dimension", 1, r"dimension in \[regression\] is 1; it is from 2"),
         ("regression.rate", float("inf"), r"rate in \[regression\] is inf"),
         ("regression.tasks", {"far": float("nan")}, "tasks.far in .regression. is a distance"),
+        ("terms.trade", {"tradable": ["layers.*"]}, r"tradable in \[terms.trade\] leaves out 'theta'"),
+        ("terms.trade", {"groups": {"all": ["*"]}}, r"groups in \[terms.trade\] means nothing in \[regression\]"),
+        ("terms.appraisal", {"coefficients": "row"}, r"coefficients in \[terms.appraisal\] means nothing"),
+        ("terms.appraisal", {"activations": True}, r"activations in \[terms.appraisal\] means nothing"),
+        ("terms.appraisal", {"repair": True}, r"repair in \[terms.appraisal\] means nothing"),
+        ("terms.appraisal", {"tell_classes": True}, r"tell_classes in \[terms.appraisal\] means nothing"),
+        ("terms.appraisal", {"tell_tasks": True}, r"tell_tasks in \[terms.appraisal\] means nothing"),
         ("agent", [], "a scenario needs its agents"),
         ("agent", {"name": "A"}, "a scenario needs its agents"),
         ("agent", [5], r"\[\[agent\]\] 0 must be a table, not 5"),
@@ -115,6 +122,11 @@ def test_worlds_that_are_missing_or_empty() -> None:
 def test_a_million_agents_in_many_tables_are_refused_at_once() -> None:
     with pytest.raises(ScenarioError, match="more than 1024 agents"):
         parse_scenario({**small(), "agent": [{"count": 1000, "samples": 1}] * 1000})
+
+
+def test_terms_that_mean_something_to_linear_models() -> None:
+    terms = {"trade": {"tradable": ["the*"], "delivery_codec": "int8"}, "appraisal": {"coefficients": "model"}}
+    assert parse_scenario(small(terms=terms)).terms == terms
 
 
 def test_seeds() -> None:

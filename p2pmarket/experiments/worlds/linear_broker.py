@@ -80,37 +80,41 @@ class LinearAppraiser(MeasuringAppraiser):
         own, other = self._theta(ours), self._theta(theirs)
         task = buyer.task
         weight = self._best_weight(task, own, other)
-        merged = _merged(own, other, weight)
+        delivered = self._deliverable({PARAMETERS: _merged(own, other, weight).to(torch.float32)})
+        merged = self._theta(delivered)
         digest = hashlib.sha256(buyer.snapshot + seller.snapshot + bytes([len(upon)])).digest()
         nobody = torch.randn(len(own), generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
         nobody = nobody.to(torch.float64) * (other.norm() / nobody.norm())
         control = _merged(own, nobody, self._best_weight(task, own, nobody))
+        chosen_by = [self._select_losses(task, theta) for theta in (own, merged, control)]
+        helps = weight > 0 and float(chosen_by[1].mean()) < float(chosen_by[0].mean())
         before, after, without = (self._losses(task, theta) for theta in (own, merged, control))
+        select_gain, select_merit = (self._gain(one, chosen_by[1]) for one in (chosen_by[0], chosen_by[2]))
         gain, merit = (self._gain(one, after) for one in (before, without))
-        helps = weight > 0 and float(self._select_loss(task, merged)) < float(self._select_loss(task, own))
         loss_before, loss_after = float(before.mean()), float(after.mean())
         if not helps:
-            gain, merit, loss_after = Gain(0.0, 0.0, 0.0), Gain(0.0, 0.0, 0.0), loss_before
+            select_gain = select_merit = gain = merit = Gain(0.0, 0.0, 0.0)
+            loss_after = loss_before
         return Appraisal(
             alpha=max(_LEAST_WEIGHT, weight) if helps else 0.0,
             alignment="identity",
             plan=MergePlan("identity", "model" if helps else "none", weight, {}),
             loss_before=loss_before,
             loss_after=loss_after,
-            select_gain=gain.mean,
+            select_gain=select_gain.mean,
             gain=gain.mean,
             low=gain.low,
             high=gain.high,
             merit=merit.mean,
             merit_low=merit.low,
             merit_high=merit.high,
-            adds=merit.low > 0,
+            adds=select_merit.low > 0,
             confidence=self._terms.confidence,
             metric_before=loss_before,
             metric_after=loss_after,
             per_class=(),
             samples=max(2, len(before)),
-            delivered={PARAMETERS: merged.to(torch.float32)} if helps else {},
+            delivered=delivered if helps else {},
             left_out=(),
             reason="" if helps else "no merge on the way to the seller's parameters lowers the loss",
         )
@@ -139,8 +143,10 @@ class LinearAppraiser(MeasuringAppraiser):
             return vectors
         return self._samples[task].select.to(torch.float64) @ vectors
 
-    def _select_loss(self, task: str, theta: Tensor) -> Tensor:
-        return self._seen(task, theta - self._truths[task]).square().sum()
+    def _select_losses(self, task: str, theta: Tensor) -> Tensor:
+        """(samples,) squared errors on the data that choose; one number where the truth is known."""
+        squares = self._seen(task, theta - self._truths[task]).square()
+        return squares if task in self._samples else squares.sum().reshape(1)
 
     def _losses(self, task: str, theta: Tensor) -> Tensor:
         """(samples,) squared errors on the data that are told of; one number where the truth is known."""

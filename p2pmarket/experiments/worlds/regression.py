@@ -98,6 +98,29 @@ class RegressionSettings:
             )
         return LinearEndowment(samples, table.number("noise", 0.0, high=1e6))
 
+    def check_terms(self, terms: MarketTerms) -> None:
+        """
+        :raises ScenarioError: they ask for what merges in closed form of one tensor do not have
+        """
+        if not terms.is_tradable(PARAMETERS):
+            raise ScenarioError(
+                f"tradable in [terms.trade] leaves out {PARAMETERS!r}, a linear model's only tensor, so that nothing "
+                "could be sold; name it, or leave tradable out"
+            )
+        for section, key, value, known in (
+            ("trade", "groups", terms.groups, ((),)),
+            ("appraisal", "coefficients", terms.coefficients, ("auto", "model")),
+            ("appraisal", "activations", terms.activations, (False,)),
+            ("appraisal", "repair", terms.repair, (False,)),
+            ("appraisal", "tell_classes", terms.tell_classes, (False,)),
+            ("appraisal", "tell_tasks", terms.tell_tasks, (False,)),
+        ):
+            if value not in known:
+                raise ScenarioError(
+                    f"{key} in [terms.{section}] means nothing in [regression], where a merge is one coefficient "
+                    "on one tensor; leave it out"
+                )
+
     def build(self, agents: Sequence[AgentPlan], *, method: str, protocol: str, seed: int, place: Place) -> Regression:
         """The world of one run."""
         return Regression(self, agents, honest=protocol == HONEST, seed=seed)
