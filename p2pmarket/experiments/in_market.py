@@ -2,7 +2,7 @@
 
 Knows: the order of a round (everybody learns, everybody visits the market at once, everybody is measured) and that a
 market comes to rest before its ledger is read: what faults left open is taken up then, without a new trade. Refuses to
-know: what is learned (worlds/), how parties come back (simulation/parties.py), where they keep their files (rooms.py).
+know: what is learned (worlds/), how parties come back (simulation/parties.py), where their files lie (scratch.py).
 The market is the one of the internet: agents, broker, messages, parcels and ledger on the in-memory transport.
 """
 
@@ -20,8 +20,8 @@ import torch
 
 from p2pmarket.experiments.diary import NOT_FINITE, Diary, Outcome, is_finite
 from p2pmarket.experiments.plan import Progress, RunPlan
-from p2pmarket.experiments.rooms import room_for
 from p2pmarket.experiments.scenario import terms_of
+from p2pmarket.experiments.scratch import room_for
 from p2pmarket.experiments.tally import Traffic, Visits
 from p2pmarket.experiments.trades import trade_rows
 from p2pmarket.experiments.worlds.contract import AgentPlan, World

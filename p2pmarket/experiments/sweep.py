@@ -23,9 +23,9 @@ from p2pmarket.errors import DiskFull, MarketError, ScenarioError
 from p2pmarket.experiments import results
 from p2pmarket.experiments.document import MAX_POINTS, Document, Point, as_toml, digest_of, points_of, with_value
 from p2pmarket.experiments.results import RunResult, read_run, write_run
-from p2pmarket.experiments.rooms import MEMORY, remove_left_behind
 from p2pmarket.experiments.run import HERE, RunPlan, run_once
 from p2pmarket.experiments.scenario import parse_scenario
+from p2pmarket.experiments.scratch import MEMORY, remove_left_behind
 from p2pmarket.experiments.summary import summary_of
 from p2pmarket.experiments.workers import Job, in_processes
 from p2pmarket.experiments.worlds.contract import Place

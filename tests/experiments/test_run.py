@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from p2pmarket.errors import ScenarioError
-from p2pmarket.experiments import in_market, rooms
+from p2pmarket.experiments import in_market, scratch
 from p2pmarket.experiments.apart import federated_mean
 from p2pmarket.experiments.diary import NOT_FINITE
 from p2pmarket.experiments.plan import RunPlan
@@ -51,7 +51,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "memory"
     folder.mkdir()
     monkeypatch.delenv("TMPDIR", raising=False)
-    monkeypatch.setattr(rooms, "MEMORY", folder)
+    monkeypatch.setattr(scratch, "MEMORY", folder)
     return folder
 
 
@@ -298,35 +298,67 @@ def test_a_run_that_is_broken_off_leaves_no_files(place: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed_and_what_is_used_is_not(place: Path) -> None:
     terms, nothing = _terms(), [{"theta": torch.zeros(2)}]
-    left = place / f"{rooms.PREFIX}left"
+    left = place / f"{scratch.PREFIX}left"
     left.mkdir()
-    (left / rooms.LOCK).touch()
+    (left / scratch.LOCK).touch()
     (place / "another's").mkdir()
-    with rooms.room_for(terms, nothing, 1) as first:
+    with scratch.room_for(terms, nothing, 1) as first:
         (first / "file").touch()
         assert not left.exists() and (place / "another's").exists()
-        with rooms.room_for(terms, nothing, 1) as second:
+        with scratch.room_for(terms, nothing, 1) as second:
             assert first != second and (first / "file").exists()
     assert [one.name for one in place.iterdir()] == ["another's"]
+
+
+def test_what_others_put_there_is_neither_removed_nor_waited_for(place: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / scratch.LOCK).touch()
+    (place / f"{scratch.PREFIX}link").symlink_to(kept)
+    for name in ("pipe", "linked"):
+        (place / f"{scratch.PREFIX}{name}").mkdir()
+    os.mkfifo(place / f"{scratch.PREFIX}pipe" / scratch.LOCK)
+    (place / f"{scratch.PREFIX}linked" / scratch.LOCK).symlink_to(kept / scratch.LOCK)
+    scratch.remove_left_behind(place)
+    assert len(list(place.iterdir())) == 3 and (kept / scratch.LOCK).exists()
+
+
+def test_another_users_folder_is_left(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = place / f"{scratch.PREFIX}left"
+    left.mkdir()
+    (left / scratch.LOCK).touch()
+    monkeypatch.setattr(os, "getuid", lambda: left.stat().st_uid + 1)
+    scratch.remove_left_behind(place)
+    assert left.exists()
+    monkeypatch.undo()
+    scratch.remove_left_behind(place)
+    assert not left.exists()
+
+
+def test_agents_may_be_called_as_files_are() -> None:
+    given = document(2, rounds=1)
+    given["agent"] = [{"name": name, "samples": 6} for name in (scratch.LOCK, scratch.PARTIES)]
+    run = make(given)
+    assert not any(row.problem for row in run.rounds) and set(run.facts["final"]) == {scratch.LOCK, scratch.PARTIES}
 
 
 def test_files_lie_on_disk_where_memory_is_short_or_not_wanted(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terms, nothing = _terms(), [{"theta": torch.zeros(2)}]
-    large = rooms.bytes_for(terms, nothing, 1)
-    assert large < rooms.bytes_for(terms, [{"theta": torch.zeros(1000)}], 1)
-    monkeypatch.setattr(rooms, "_free", lambda: rooms.PART * large)
-    with rooms.room_for(terms, nothing, 1) as folder:
-        assert folder.parent == place
+    large = scratch.bytes_for(terms, nothing, 1)
+    assert large < scratch.bytes_for(terms, [{"theta": torch.zeros(1000)}], 1)
+    monkeypatch.setattr(scratch, "_free", lambda: scratch.PART * large)
+    with scratch.room_for(terms, nothing, 1) as folder:
+        assert folder.parent.parent == place
     for lacking in ("room", "wish"):
         if lacking == "room":
-            monkeypatch.setattr(rooms, "_free", lambda: rooms.PART * large - rooms.PART)
+            monkeypatch.setattr(scratch, "_free", lambda: scratch.PART * large - scratch.PART)
         else:
-            monkeypatch.setattr(rooms, "_free", lambda: 2**60)
+            monkeypatch.setattr(scratch, "_free", lambda: 2**60)
             monkeypatch.setenv("TMPDIR", str(tmp_path))
-        with rooms.room_for(terms, nothing, 1) as folder:
-            assert folder.parent != place
+        with scratch.room_for(terms, nothing, 1) as folder:
+            assert folder.parent.parent != place
 
 
 def _terms() -> Any:

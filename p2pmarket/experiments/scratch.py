@@ -3,8 +3,9 @@
 Knows: how much room a market may need, and that nothing of it is to survive. Refuses to know: what the files are. A
 simulated end of a process loses nothing that was committed, wherever the files lie; a power cut is not simulated. Each
 commit still asks for its write to be durable: in memory that costs next to nothing, on a disk it is waited for. A
-folder is locked while it is used; those that a killed process left are nobody's, and the next run removes them. Fails
-with `DiskFull` or `MachineFault` where there is no room at all.
+folder is locked while it is used; those that a killed process of the same user left are nobody's, and the next run
+removes them. The place is open to all users: what others put there is never waited for. Fails with `DiskFull` or
+`MachineFault` where there is no room at all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +28,8 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of ours is made in it
 """A file system in memory, where Linux has one; TMPDIR names another place, and then that is used."""
 PREFIX = "p2pmarket-simulated-"
 LOCK = "lock"
+PARTIES = "parties"
+"""Beside the lock, as a party may have any name."""
 PARTY_BYTES = 200_000
 """Of one party's books before its first round."""
 ROUND_BYTES, PAIR_BYTES = 10_000, 6_000
@@ -50,15 +54,37 @@ def room_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], roun
             lock = stack.enter_context((folder / "new-lock").open("wb"))
             fcntl.flock(lock, fcntl.LOCK_EX)
             Path(lock.name).rename(folder / LOCK)  # no other process sees it before it is locked
-        yield folder
+            (folder / PARTIES).mkdir()
+        yield folder / PARTIES
 
 
 def remove_left_behind(place: Path) -> None:
-    """Removes the folders of processes that ended without a chance to do so."""
+    """Removes the folders of this user's processes that ended without a chance to do so."""
     for lock in place.glob(f"{PREFIX}*/{LOCK}"):
-        with contextlib.suppress(OSError), lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_tree(lock.parent)
+        with contextlib.suppress(OSError), _opened(lock) as descriptor:
+            folder = lock.parent.lstat()
+            if stat.S_ISDIR(folder.st_mode) and os.getuid() == folder.st_uid == _owner_of_regular(descriptor):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(lock.parent)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor to lock: no link is followed, and nothing waits for who reads from a pipe.
+
+    :raises OSError: it cannot be opened
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _owner_of_regular(descriptor: int) -> int:
+    """User id of a regular file's owner; -1 for what is none."""
+    found = os.fstat(descriptor)
+    return found.st_uid if stat.S_ISREG(found.st_mode) else -1
 
 
 def bytes_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], rounds: int) -> int:
