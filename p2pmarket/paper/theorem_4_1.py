@@ -56,8 +56,8 @@ def run(context: Context) -> Finding:
         purchases_of(NAME, market),
     )
     sentence = (
-        f"{agreement(rows, 'Half of it holds')}: the printed lower bound is never broken, but the printed upper bound is "
-        f"false in {_per_cent(best, breaks_printed_upper):.1f} % of random models with the best weights and in "
+        f"{agreement(rows, 'Half of it holds')}: the printed lower bound is never broken, but the printed upper bound "
+        f"is false in {_per_cent(best, breaks_printed_upper):.1f} % of random models with the best weights and in "
         f"{_per_cent(anyhow, breaks_printed_upper):.1f} % of those with any (where the denominator is negative, as it "
         f"is in {_per_cent(rounds, proves_nothing_above):.0f} % of figure 3's trades without harm); the corrected "
         f"bounds always hold, and at the best weights the seller knows its buyer's gain exactly."

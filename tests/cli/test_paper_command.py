@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from p2pmarket.paper.finding import Context, Finding, Row
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Experiments that are made up; the context that figure-4 was given, and what it is to say."""
-    told: dict[str, Any] = {"value": 1.0, "missing": ""}
+    told: dict[str, Any] = {"value": 1.0, "missing": "", "part": ""}
 
     def run(context: Context) -> Finding:
         told["context"] = context
@@ -28,7 +29,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         if told["missing"]:
             return Finding("figure-4", "Figure 4", (), "", missing=told["missing"])
         row = Row("figure-4", "[red]gain", None, told["value"], 0.0, 2.0, "%", note="not negative")
-        return Finding("figure-4", "Figure 4", (row,), "A sentence.", (context.folder / "plot.png",))
+        return Finding("figure-4", "Figure 4", (row,), "A sentence.", (context.folder / "plot.png",), told["part"])
 
     monkeypatch.setattr(figure_4, "run", run)
     monkeypatch.setattr(catalogue, "EXPERIMENTS", {"figure-4": "figure_4"})
@@ -58,7 +59,23 @@ def test_one_line_of_json_is_the_last(
     line = json.loads(said.out)
     assert line["agrees"] is True and line["missing"] == [] and line["rows"][0]["row"] == "[red]gain"
     assert line["rows"][0]["effort"] == "normal"
-    assert "A sentence." in said.err
+    assert line["complete"] is True
+    assert "A sentence." in said.err and "Everything that was measured agrees." in said.err
+
+
+def test_a_part_that_is_missing_is_told_and_fails_nothing(
+    measured: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured["part"] = "there are no images"
+    assert main(["paper", "figure-4", "--json", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    line = json.loads(said.out)
+    assert line["agrees"] is True and line["complete"] is False and line["missing"][0]["experiment"] == "figure-4"
+    assert "incomplete, for figure-4 did not run, or not whole" in said.err
+    assert json.loads((tmp_path / "rows.json").read_text())["complete"] is False
+    measured["value"] = math.nan
+    assert main(["paper", "figure-4", "--json", "--out", str(tmp_path)]) == 1
+    assert "Not everything that was measured agrees; incomplete" in capsys.readouterr().err
 
 
 def test_a_row_outside_is_exit_code_1(
@@ -78,10 +95,12 @@ def test_what_could_not_run_is_told_and_is_no_agreement(
     line = json.loads(said.out)
     assert line == {
         "agrees": False,
+        "complete": False,
         "rows": [],
         "missing": [{"experiment": "figure-4", "reason": "there are no images"}],
     }
     assert "figure-4, not run: there are no images" in said.err
+    assert "Nothing was measured: figure-4 could not run." in said.err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.paper import figure_4
 from p2pmarket.paper.finding import Context
@@ -15,7 +16,8 @@ from p2pmarket.paper.finding import Context
 def run(method: str, distance: float, loss: float, seed: int = 0) -> RunResult:
     settings: dict[str, Any] = {"scenario.method": method, "regression.tasks.b": distance}
     final = {"A": {"loss": loss}, "B": {"loss": 1.0}}
-    return RunResult({"method": method, "seed": seed, "settings": settings, "final": final}, (), ())
+    rounds = (RoundRow("run", method, seed, "A", "linear", 1, 0.0, loss, loss, bought=int(method == "market")),)
+    return RunResult({"method": method, "seed": seed, "settings": settings, "final": final}, rounds, ())
 
 
 def test_gains_are_against_the_same_seed_alone_at_the_same_distance() -> None:
@@ -37,15 +39,15 @@ def test_a_gain_that_grows_with_the_distance_does_not_agree(
         monkeypatch.setattr(figure_4, "runs_of", lambda *_, runs=runs: runs)
         verdicts[name] = [row.agrees for row in figure_4.run(context).rows]
     assert verdicts == {
-        "falling": [True, True, True, True],
-        "growing": [True, True, True, False],
-        "harmful": [True, False, False, True],
+        "falling": [True, True, True, True, True],
+        "growing": [True, True, True, False, True],
+        "harmful": [True, False, False, True, True],
     }
 
 
 def test_a_small_market(small: Callable[..., Context]) -> None:
     finding = figure_4.run(small("figure-4"))
-    near, far, least, _ = finding.rows
+    near, far, least, *_ = finding.rows
     assert near.row == "A: gain at distance 0" and far.row == "A: gain at distance 10"
     assert near.measured > far.measured and least.measured >= 0
     assert "1.6 times their own length" in finding.sentence

@@ -18,7 +18,15 @@ from p2pmarket.node.strategies.competitive import Competitive
 from p2pmarket.paper import figure_5
 from p2pmarket.paper.catalogue import scenario_folder
 from p2pmarket.paper.common import paper_document
-from p2pmarket.paper.figure_5 import Offer, gap, gap_where_prices_stay, leader_is_dearer, lost, offers_by, offers_of
+from p2pmarket.paper.figure_5_measures import (
+    Offer,
+    gap,
+    gap_where_prices_stay,
+    leader_is_dearer,
+    lost,
+    offers_by,
+    offers_of,
+)
 from p2pmarket.paper.finding import QUICK, Context
 from p2pmarket.units import CREDIT
 

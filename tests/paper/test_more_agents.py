@@ -22,13 +22,18 @@ from p2pmarket.units import CREDIT
 def test_three_agents_gain(small: Callable[..., Context]) -> None:
     finding = three_agents.run(small("three-agents"))
     rows = {row.row: row for row in finding.rows}
-    assert {f"{agent}: less than alone" for agent in "ABC"} < set(rows)
-    assert rows["A: less than alone"].measured > 0
-    assert rows["B: with C in the market, less than with two"].low == 0.1
-    assert rows["3 equal agents: less than alone"].measured > rows["2 equal agents: less than alone"].measured > 0
+    assert {f"{agent}: final testing loss, less than alone" for agent in "ABC"} < set(rows)
+    assert rows["A: final testing loss, less than alone"].measured > 0
+    assert rows["B: final testing loss, less than without C"].low == 0.1
+    assert (
+        rows["3 equal agents: mean final testing loss, less than alone"].measured
+        > rows["2 equal agents: mean final testing loss, less than alone"].measured
+        > 0
+    )
     added = rows["least that a further agent brings to all"]
     assert added.measured == pytest.approx(
-        rows["3 equal agents: less than alone"].measured - rows["2 equal agents: less than alone"].measured
+        rows["3 equal agents: mean final testing loss, less than alone"].measured
+        - rows["2 equal agents: mean final testing loss, less than alone"].measured
     )
     assert {f"digits, {agent}: accuracy, more than alone" for agent in ("low", "middle", "high")} < set(rows)
     assert finding.missing == ""
@@ -45,7 +50,8 @@ def test_without_the_images_the_rest_is_told(small: Callable[..., Context], monk
     monkeypatch.setattr(three_agents, "runs_of", runs_of)
     finding = three_agents.run(small("three-agents", seeds=1))
     assert finding.missing == "there are no images here"
-    assert len(finding.rows) == 9 and len(finding.plots) == 2
+    assert "(the networks on images did not run)" in finding.sentence
+    assert len(finding.rows) == 10 and len(finding.plots) == 2
 
 
 def test_further_agents_that_bring_nothing_do_not_agree() -> None:
@@ -71,7 +77,7 @@ def test_strategies_are_compared_on_the_same_endowments(small: Callable[..., Con
 def test_prices_in_a_small_market(small: Callable[..., Context]) -> None:
     finding = competitive.run(small("competitive", seeds=1))
     rows = {row.row: row for row in finding.rows}
-    assert len(rows) == 12
+    assert len(rows) == 13
     assert rows["collaborative: credits moved"].measured == 0 and rows["collaborative: credits moved"].agrees
     assert rows["default: credits moved"].measured > 0
     assert rows["competitive: purchases lost to asks that were too dear"].measured > 0

@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from p2pmarket.errors import ScenarioError
+from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
-from p2pmarket.paper.common import agreement, having, less_by, mean_and_spread, paper_document, row_of, runs_of
+from p2pmarket.paper.common import (
+    agreement,
+    having,
+    less_by,
+    paper_document,
+    purchases_of,
+    rank_correlation,
+    row_of,
+    runs_of,
+)
 from p2pmarket.paper.finding import Context
 
 
-def test_the_interval_is_students() -> None:
-    mean, spread = mean_and_spread([1.0, 2.0, 3.0])
-    assert mean == 2.0
-    assert spread == pytest.approx(4.3027 * 1.0 / 3**0.5, rel=1e-4)  # t of 2 degrees of freedom
-    assert mean_and_spread([5.0]) == (5.0, None)
+@pytest.mark.parametrize("values", [[], [math.nan], [1.0, math.nan, 1.0], [1.0, math.inf], [math.inf, -math.inf]])
+def test_what_was_not_measured_does_not_agree(values: list[float]) -> None:
+    row = row_of("x", "diverged", values, low=0.0)
+    assert row.agrees is False and math.isnan(row.measured)
+    assert row_of("x", "something", [1.0], low=0.0).agrees is True
 
 
-def test_nothing_measured_agrees_with_nothing() -> None:
-    assert not row_of("x", "nothing", []).agrees
-    assert row_of("x", "something", [1.0]).agrees
+def test_a_row_without_an_end_claims_nothing_and_counts_for_nothing() -> None:
+    row, inside = row_of("x", "to look at", [1.0]), row_of("x", "in", [1.0], low=0.0)
+    assert row.agrees is None
+    assert row_of("x", "to look at", []).agrees is None
+    assert agreement([row, inside]) == "Agrees with the paper"
+    assert agreement([row]) == "Does not agree in 0 of 0 rows"
+
+
+def bought(*counts: int) -> RunResult:
+    return RunResult(
+        {}, tuple(RoundRow("r", "market", 0, "A", "t", 1, 0.0, 1.0, 1.0, bought=one) for one in counts), ()
+    )
+
+
+def test_every_market_is_to_have_a_purchase() -> None:
+    assert purchases_of("x", [bought(0, 2), bought(1)]).agrees is True
+    none = purchases_of("x", [bought(5), bought(0, 0)])
+    assert none.agrees is False and none.measured == 0
+    assert purchases_of("x", []).agrees is False
+
+
+def test_what_is_all_alike_has_no_ranks() -> None:
+    assert rank_correlation([(0, 3.0), (1, 2.0), (2, 1.0)]) == pytest.approx(-1.0)
+    assert math.isnan(rank_correlation([(0, 1.0), (1, 1.0)])) and math.isnan(rank_correlation([(0, 1.0)]))
+    assert math.isnan(rank_correlation([]))
 
 
 def test_how_many_rows_agree_is_said() -> None:

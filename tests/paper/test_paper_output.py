@@ -28,7 +28,7 @@ def test_a_row_in_words() -> None:
 
 
 def test_intervals_in_words() -> None:
-    assert interval(-math.inf, math.inf) == "any"
+    assert interval(-math.inf, math.inf) == "no claim"
     assert interval(1, math.inf) == ">= 1"
     assert interval(-math.inf, 0.5) == "<= 0.5"
 
@@ -38,21 +38,32 @@ def test_one_row_outside_is_no_agreement() -> None:
     assert not document_of([finding(row(), row(measured=0.0))], "quick")["agrees"]
 
 
+def test_a_row_that_claims_nothing_has_no_verdict_and_is_not_counted() -> None:
+    free = row(low=-math.inf, high=math.inf)
+    assert cells_of(free)[-2:] == ("no claim", "")
+    document = document_of([finding(free)], "quick")
+    assert document["rows"][0]["agrees"] is None
+    assert not document["agrees"], "nothing was claimed, so nothing agrees"
+    assert document_of([finding(free, row())], "quick")["agrees"]
+    assert not document_of([finding(free, row(measured=0.0))], "quick")["agrees"]
+
+
 def test_what_is_missing_is_never_agreement() -> None:
     missing = finding(name="table-1-mnist", missing="no such data set")
     document = document_of([missing], "quick")
     assert not document["agrees"]
     assert document["missing"] == [{"experiment": "table-1-mnist", "reason": "no such data set"}]
     beside = document_of([finding(row()), missing], "quick")
-    assert beside["agrees"], "what ran agrees; what did not is told"
+    assert beside["agrees"] and not beside["complete"], "what ran agrees; what did not is told"
+    assert document_of([finding(row())], "quick")["complete"]
     assert len(beside["rows"]) == 1
 
 
 def test_rows_are_json_whatever_their_numbers(tmp_path: Path) -> None:
-    strange = row(measured=math.nan, low=-math.inf, high=math.inf)
+    strange = row(measured=math.nan, low=-math.inf, spread=math.nan)
     document = json.loads(write_rows(tmp_path, [finding(strange)], "full").read_text(), parse_constant=pytest.fail)
-    assert document["rows"][0]["measured"] is None
-    assert not document["rows"][0]["agrees"]
+    assert document["rows"][0]["measured"] is None and document["rows"][0]["spread"] is None
+    assert document["rows"][0]["agrees"] is False
     assert document["rows"][0]["effort"] == "full"
 
 

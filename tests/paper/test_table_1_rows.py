@@ -16,6 +16,7 @@ from p2pmarket.paper import figure_2, table_1, table_2
 from p2pmarket.paper.catalogue import scenario_folder
 from p2pmarket.paper.common import paper_document
 from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding
+from p2pmarket.paper.output import document_of
 
 Runs = Callable[[Context, Document, str, int], list[RunResult]]
 PAPER = {"alone": (68.5, 72.97), "fedavg": (81.98, 81.98), "unaligned": (84.64, 84.64), "paper": (86.96, 86.96)}
@@ -24,6 +25,10 @@ OURS = {**PAPER, "market": (94.0, 94.0)}
 
 def context(folder: Path, effort: str = NORMAL, data: Path | None = None) -> Context:
     return Context(folder, scenario_folder(), effort, data, "cpu", 1, None, lambda run, done, of: None)
+
+
+def agrees_whole(finding: Finding) -> bool:
+    return bool(document_of([finding], NORMAL)["agrees"])
 
 
 @pytest.fixture
@@ -54,7 +59,16 @@ def run(method: str, seed: int, settings: dict[str, Any], accuracies: Mapping[st
     }
     rows = [
         RoundRow(
-            "run", method, seed, agent, "images", number, 0.0, loss=final[agent]["loss"] + 1 / (1 + number), metric=0.5
+            "run",
+            method,
+            seed,
+            agent,
+            "images",
+            number,
+            0.0,
+            loss=final[agent]["loss"] + 1 / (1 + number),
+            metric=0.5,
+            bought=int(number > 0 and method not in ("alone", "fedavg")),
         )
         for number in range(3)
         for agent in "AB"
@@ -73,7 +87,7 @@ def table(
 def test_the_papers_own_numbers_agree(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
     (data / "out").mkdir()
     finding, asked = table(monkeypatch, data, OURS)
-    assert finding.agrees
+    assert agrees_whole(finding)
     assert finding.sentence.startswith("Agrees with the paper")
     assert [document["scenario"]["protocol"] for document in asked] == ["paper", "honest"]
     assert [row.paper for row in finding.rows[:4]] == [68.5, 72.97, 81.98, 81.98]
@@ -94,17 +108,21 @@ def test_a_row_that_is_off_does_not(
 ) -> None:
     (data / "out").mkdir()
     finding, _ = table(monkeypatch, data, {**OURS, method: pair})
-    assert row in [one.row for one in finding.rows if not one.agrees]
+    assert row in [one.row for one in finding.rows if one.agrees is False]
     assert finding.sentence.startswith("Does not agree")
 
 
 def test_a_first_look_has_one_seed_and_says_so(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
     (data / "out").mkdir()
     finding, asked = table(monkeypatch, data, {**OURS, "alone": (71.4, 72.97)}, QUICK)
-    assert finding.agrees
+    assert agrees_whole(finding)
     assert "a single seed" in finding.rows[0].note
     assert finding.rows[0].spread is None
-    assert asked[1]["sweep"] == {"scenario.method": ["market"]}
+    assert "market" not in asked[0]["sweep"]["scenario.method"]
+    for learned in asked[1:]:
+        assert learned["sweep"] == {"scenario.method": ["market"]}
+        assert learned["scenario"]["trade_every"] == 5
+    assert [document["scenario"]["protocol"] for document in asked] == ["paper", "paper", "honest"]
 
 
 @pytest.mark.parametrize("which", [table_1.CIFAR10, table_1.TINY_IMAGENET, table_1.RESNET_SMALL])
@@ -121,7 +139,7 @@ def test_a_smaller_profile_is_held_to_the_order_alone(
     for accuracies, agrees in cases:
         monkeypatch.setattr(table_1, "runs_of", made_up(accuracies, []))
         finding = which.run(context(data / "out", NORMAL, data))
-        assert finding.agrees is agrees
+        assert agrees_whole(finding) is agrees
         assert {row.paper for row in finding.rows} == {None}
         gain = accuracies["paper"][0] - accuracies["unaligned"][0]
         assert f"alignment brings {gain:+.1f} points (95 % interval" in finding.sentence
@@ -136,7 +154,7 @@ def test_the_full_effort_runs_the_papers_settings(
     asked: list[Document] = []
     monkeypatch.setattr(table_1, "runs_of", made_up({**which.numbers.rows, "market": (90.0, 90.0)}, asked))
     finding = which.run(context(data / "out", FULL, data))
-    assert finding.agrees
+    assert agrees_whole(finding)
     assert asked[0]["images"]["arguments"] == {"depth": 22, "width": 6}
     assert asked[0]["scenario"]["rounds"] == 60
     which.run(context(data / "out", NORMAL, data))
@@ -190,9 +208,13 @@ def test_table_2_is_held_to_the_order_of_its_rows(
     monkeypatch: pytest.MonkeyPatch, data: Path, changes: dict[str, tuple[float, float]], agrees: bool
 ) -> None:
     (data / "out").mkdir()
+    ends: list[Document] = []
+    monkeypatch.setattr(table_1, "runs_of", made_up({**OURS, **changes}, ends))
     monkeypatch.setattr(table_2, "runs_of", made_up({**OURS, **LAYERS, **changes}, []))
     finding = table_2.run(context(data / "out", NORMAL, data))
-    assert finding.agrees is agrees
+    whole = [dict(point.settings)["scenario.method"] for document in ends for point in points_of(document)]
+    assert set(whole) == set(table_1.LABELS), "a smaller sweep would leave a smaller summary in Table 1's folder"
+    assert agrees_whole(finding) is agrees
     assert len([row for row in finding.rows if row.paper is not None]) == 12 + 8
 
 
@@ -207,10 +229,10 @@ def test_figure_2_takes_table_1s_runs(monkeypatch: pytest.MonkeyPatch, data: Pat
 
     monkeypatch.setattr(table_1, "runs_of", noted)
     finding = figure_2.run(context(folder, NORMAL, data))
-    assert finding.agrees
+    assert agrees_whole(finding)
     assert folders == [data / "table-1-mnist"]
     monkeypatch.setattr(table_1, "runs_of", made_up({**OURS, "paper": (80.0, 80.0)}, []))
-    assert not figure_2.run(context(folder, NORMAL, data)).agrees
+    assert not agrees_whole(figure_2.run(context(folder, NORMAL, data)))
 
 
 def test_the_scenarios_of_the_tables_are_the_papers_settings() -> None:

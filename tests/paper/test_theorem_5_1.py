@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from p2pmarket.experiments.results import SUMMARY_FILE, is_results, read_run
 from p2pmarket.paper import theorem_5_1
 from p2pmarket.paper.common import rounds_of
 from p2pmarket.paper.finding import NORMAL, Context
@@ -28,17 +29,20 @@ def test_a_small_market(small: Callable[..., Context]) -> None:
     context = small("theorem-5.1")
     finding = theorem_5_1.run(context)
     rows = {row.row: row for row in finding.rows}
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert rows["rounds to 25 % of the testing loss, of those without trading"].high == 99.0
     assert rows["|gradient|^2 to 25 %, without"].high == 80.0
     unreached = rows["|gradient|^2 to 6 %, with trading"]
     assert not unreached.agrees, "10 rounds are too few, and what was not reached is no agreement"
     assert finding.plots[0].read_bytes().startswith(b"\x89PNG")
+    assert (
+        is_results(context.folder / f"runs-{NORMAL}") and (context.folder / f"runs-{NORMAL}" / SUMMARY_FILE).is_file()
+    )
     runs = sorted((context.folder / f"runs-{NORMAL}" / "runs").iterdir())
     assert [one.name for one in runs] == [
         f"{number:03d}-{how}-seed{seed}" for number, how in ((0, "market"), (1, "alone")) for seed in (0, 1)
     ]
-    run = theorem_5_1.read_run(runs[-1])
+    run = read_run(runs[-1])
     assert run is not None
     gradients = [row.metric for row in rounds_of(run, "B")]
     assert gradients == sorted(gradients, reverse=True), "gradient descent alone makes its own gradient small"
@@ -50,11 +54,11 @@ def test_only_b_buys_and_what_is_finished_is_not_run_again(
 ) -> None:
     context = small("theorem-5.1", seeds=1)
     before = theorem_5_1.run(context)
-    run = theorem_5_1.read_run(context.folder / f"runs-{NORMAL}" / "runs" / "000-market-seed0")
+    run = read_run(context.folder / f"runs-{NORMAL}" / "runs" / "000-market-seed0")
     assert run is not None and {trade.buyer for trade in run.trades if trade.state == "delivered"} == {"B"}
 
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError("run again")
 
-    monkeypatch.setattr(theorem_5_1, "run_once", never)
+    monkeypatch.setattr("p2pmarket.experiments.sweep.run_once", never)
     assert theorem_5_1.run(context).rows == before.rows
