@@ -123,6 +123,7 @@ def test_a_first_look_has_one_seed_and_says_so(monkeypatch: pytest.MonkeyPatch, 
         assert learned["sweep"] == {"scenario.method": ["market"]}
         assert learned["scenario"]["trade_every"] == 5
     assert [document["scenario"]["protocol"] for document in asked] == ["paper", "paper", "honest"]
+    assert "every few rounds only" in finding.sentence
 
 
 @pytest.mark.parametrize("which", [table_1.CIFAR10, table_1.TINY_IMAGENET, table_1.RESNET_SMALL])
