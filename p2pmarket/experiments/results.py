@@ -89,8 +89,8 @@ def read_all(folder: Path) -> list[RunResult]:
 
 
 def is_results(folder: Path) -> bool:
-    """Whether it is a folder of results, with or without finished runs."""
-    return (folder / SCENARIO_FILE).is_file() or (folder / LOCK_FILE).is_file() or has_finished(folder)
+    """Whether it is a folder that a sweep made, with or without finished runs. A scenario.toml may be anybody's."""
+    return (folder / LOCK_FILE).is_file() or has_finished(folder)
 
 
 def has_finished(folder: Path) -> bool:

@@ -11,7 +11,6 @@ removes them. The place is open to all users: what others put there is never wai
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from p2pmarket.experiments.locks import locked
 from p2pmarket.files import disk_errors, remove_tree
 from p2pmarket.market import MarketTerms
 
@@ -51,9 +51,8 @@ def room_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], roun
         with disk_errors("a simulated market", place):
             remove_left_behind(place)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=place)))
-            lock = stack.enter_context((folder / "new-lock").open("wb"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            Path(lock.name).rename(folder / LOCK)  # no other process sees it before it is locked
+            stack.enter_context(locked(folder / "new-lock", create=True))
+            (folder / "new-lock").rename(folder / LOCK)  # no other process sees it before it is locked
             (folder / PARTIES).mkdir()
         yield folder / PARTIES
 
@@ -61,30 +60,11 @@ def room_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], roun
 def remove_left_behind(place: Path) -> None:
     """Removes the folders of this user's processes that ended without a chance to do so."""
     for lock in place.glob(f"{PREFIX}*/{LOCK}"):
-        with contextlib.suppress(OSError), _opened(lock) as descriptor:
+        with contextlib.suppress(OSError):
             folder = lock.parent.lstat()
-            if stat.S_ISDIR(folder.st_mode) and os.getuid() == folder.st_uid == _owner_of_regular(descriptor):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(lock.parent)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """A descriptor to lock: no link is followed, and nothing waits for who reads from a pipe.
-
-    :raises OSError: it cannot be opened
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _owner_of_regular(descriptor: int) -> int:
-    """User id of a regular file's owner; -1 for what is none."""
-    found = os.fstat(descriptor)
-    return found.st_uid if stat.S_ISREG(found.st_mode) else -1
+            if stat.S_ISDIR(folder.st_mode) and folder.st_uid == os.getuid():
+                with locked(lock):
+                    remove_tree(lock.parent)
 
 
 def bytes_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], rounds: int) -> int:

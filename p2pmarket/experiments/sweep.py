@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import os
 import tempfile
@@ -19,9 +18,10 @@ from typing import Any
 
 import torch
 
-from p2pmarket.errors import DiskFull, MarketError, ScenarioError
+from p2pmarket.errors import DiskFull, MachineFault, MarketError, ScenarioError
 from p2pmarket.experiments import results
 from p2pmarket.experiments.document import MAX_POINTS, Document, Point, as_toml, digest_of, points_of, with_value
+from p2pmarket.experiments.locks import locked
 from p2pmarket.experiments.results import RunResult, read_run, write_run
 from p2pmarket.experiments.run import HERE, RunPlan, run_once
 from p2pmarket.experiments.scenario import parse_scenario
@@ -144,15 +144,17 @@ def _folder(out: Path) -> Iterator[None]:
     if out.is_dir() and any(out.iterdir()) and not results.is_results(out):
         raise ScenarioError(f"{out} holds other things than results; name a new folder with --out")
     with contextlib.ExitStack() as stack:
-        with disk_errors("the results", out):
-            (out / results.RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(out / results.LOCK_FILE, "ab"))
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ScenarioError(
-                f"another process is making runs in {out}; wait for it, or name another --out"
-            ) from None
+            with disk_errors("the results", out):
+                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(out / results.LOCK_FILE, create=True))  # first: the folder is known by it
+                (out / results.RUNS_FOLDER).mkdir(exist_ok=True)
+        except MachineFault as error:
+            if isinstance(error.__cause__, BlockingIOError):
+                raise ScenarioError(
+                    f"another process is making runs in {out}; wait for it, or name another --out"
+                ) from None
+            raise
         yield
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from small import alone, small
 
-from p2pmarket.errors import DataError, DiskFull, ScenarioError
+from p2pmarket.errors import DataError, DiskFull, MachineFault, ScenarioError
 from p2pmarket.experiments import results, sweep
 from p2pmarket.experiments.document import Document, with_value
 from p2pmarket.experiments.results import RunResult, read_all
@@ -120,6 +120,44 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         with pytest.raises(ScenarioError, match="another process is making runs in"):
             run_sweep(alone(), tmp_path / "used", jobs=1)
     run_sweep(alone(), tmp_path / "used", jobs=1)
+
+
+@pytest.mark.parametrize("beside", ["runs/mine/runs/000-market-seed0/run.json", "runs/notes.txt", "notes.txt"])
+def test_a_scenario_that_lies_beside_other_things_is_not_written_over(beside: str, tmp_path: Path) -> None:
+    (tmp_path / "scenario.toml").write_text("# mine")
+    (tmp_path / beside).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / beside).write_text("{}")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ScenarioError, match="holds other things than results"):
+        run_sweep(alone(), tmp_path, jobs=1)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_was_broken_off_at_once_is_taken_up(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(alone(), tmp_path, jobs=1, progress=_interrupt)
+    assert read_all(tmp_path) == [] and (tmp_path / "scenario.toml").exists()
+    assert len(run_sweep(alone(), tmp_path, jobs=1)) == 1
+    (tmp_path / results.LOCK_FILE).unlink()  # as a copy without hidden files
+    assert len(run_sweep(alone(), tmp_path, jobs=1)) == 1
+
+
+def _interrupt(run: str, done: int, of: int) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_lock_that_is_no_file_is_neither_followed_nor_waited_for(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_sweep(alone(), out, jobs=1)
+    (out / results.LOCK_FILE).unlink()
+    if kind == "link":
+        (out / results.LOCK_FILE).symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(out / results.LOCK_FILE)
+    with pytest.raises(MachineFault, match="cannot write the results to"):
+        run_sweep(alone(), out, jobs=1)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, errors: dict[int, BaseException]) -> list[int]:
