@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ def run_apart(plan: RunPlan, world: World, diary: Diary, progress: Progress) -> 
     """Everybody learns. Under FedAvg the agents of each task then take the mean of what they have: another task's
     parameters are another model's, a head above all."""
     scenario = plan.scenario
+    # FedAvg's parameters would travel, and how is nobody's business here: that is not the same as no bytes
+    uncounted: dict[str, Any] = {"sent_bytes": None, "received_bytes": None} if scenario.method == FEDAVG else {}
     pairs = list(zip(scenario.agents, world.learners, strict=True))
     groups: defaultdict[str, list[Learner]] = defaultdict(list)
     for agent, learner in pairs:
@@ -35,9 +38,12 @@ def run_apart(plan: RunPlan, world: World, diary: Diary, progress: Progress) -> 
                     learner.load(mean)
         if plan.looks_at(number):
             for agent, learner in pairs:
-                diary.take(agent, learner, number, number * scenario.round_seconds)
+                diary.take(agent, learner, number, number * scenario.round_seconds, **uncounted)
         progress(number, scenario.rounds)
-    return Outcome(virtual_seconds=scenario.rounds * scenario.round_seconds)
+    seconds = scenario.rounds * scenario.round_seconds
+    if uncounted:
+        return Outcome(virtual_seconds=seconds, traffic_bytes=None, messages=None)
+    return Outcome(virtual_seconds=seconds)
 
 
 def federated_mean(parts: Sequence[tuple[int, Mapping[str, Tensor]]]) -> dict[str, Tensor]:

@@ -33,8 +33,9 @@ class Outcome:
     balances: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Of agents, in micro-credits, at rest."""
     ledger: Mapping[str, Any] = dataclasses.field(default_factory=lambda: NO_LEDGER)
-    traffic_bytes: int = 0
-    messages: int = 0
+    traffic_bytes: int | None = 0
+    messages: int | None = 0
+    """Both None where there is traffic, and nobody counts it."""
     crashes: int = 0
     virtual_seconds: float = 0.0
 

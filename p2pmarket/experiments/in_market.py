@@ -26,7 +26,7 @@ from p2pmarket.experiments.tally import Traffic, Visits
 from p2pmarket.experiments.trades import trade_rows
 from p2pmarket.experiments.worlds.contract import AgentPlan, World
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.ledger.trade import ENDS, PAID, STATES
+from p2pmarket.ledger.trade import ENDS, STATES
 from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.network.memory import MemoryNetwork
@@ -113,6 +113,9 @@ class _Market:
             loop.now_ms, watch=with_steps(hear) if self._faulty else hear, weather=self._weather
         )
         skews = chance.stream(plan.seed, "skews")
+        skews_ms = {name: skews.randint(-climate.skew_ms, climate.skew_ms) for name in names}
+        self._ahead_ms = skews_ms[BROKER]
+        """The broker's clock, which its ledger's times are of."""
         self._market = MarketInMemory(
             terms,
             {},
@@ -120,7 +123,7 @@ class _Market:
             clock=loop.now_ms,
             appraiser=world.appraiser(terms),
             network=self._network,
-            skews_ms={name: skews.randint(-climate.skew_ms, climate.skew_ms) for name in names},
+            skews_ms=skews_ms,
             watch=self._crashes if self._faulty else _nobody,
         )
         self._parties = Parties(self._market, climate, chance.stream(plan.seed, "away"))
@@ -207,7 +210,7 @@ class _Market:
         await self._parties.start_agent(agent.name, agent.strategy, timeout_seconds=self._timeout_seconds)
 
     async def _measure(self, number: int) -> None:
-        balances = await self._balances()
+        balances, opening = await self._balances(), self._terms.opening_credit
         time_s = (self._loop.now_ms() - self._began_ms) / 1000
         for agent in self._scenario.agents:
             peer = self._peers[agent.name]
@@ -216,7 +219,7 @@ class _Market:
                 self._learners[agent.name],
                 number,
                 time_s,
-                balance=balances.get(peer, 0),
+                balance=balances.get(peer, opening),  # who never visited has no account yet
                 **self._visits.take(agent.name),
                 **self._traffic.take(peer),
             )
@@ -265,9 +268,9 @@ class _Market:
         balances = await self._market.balances()
         rows = trade_rows(
             found, run=self._plan.name, method=self._scenario.method, seed=self._plan.seed, names=self._names,
-            round_at=self._round_at, began_ms=self._began_ms,
+            round_at=self._round_at, began_ms=self._began_ms + self._ahead_ms,
         )  # fmt: skip
-        settled = [row for row in rows if row.state in PAID]
+        settled = [row for row in rows if row.price is not None]
         return Outcome(
             trades=tuple(rows),
             peers=self._peers,
@@ -286,9 +289,9 @@ class _Market:
             virtual_seconds=took_seconds,
         )
 
-    def _round_at(self, now_ms: int) -> int:
-        """Of a time: 1, 2, ..."""
-        return max(1, bisect.bisect_right(self._round_starts, now_ms))
+    def _round_at(self, ledger_ms: int) -> int:
+        """Of a time in the ledger: 1, 2, ..."""
+        return max(1, bisect.bisect_right(self._round_starts, ledger_ms - self._ahead_ms))
 
 
 def _nobody(life: Life, what: str) -> None:

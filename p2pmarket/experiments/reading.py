@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -38,7 +39,8 @@ _FACTS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("seed", "crashes"), (int,)),
     **dict.fromkeys(("wall_seconds", "virtual_seconds"), _NUMBER),
 }
-_FINAL = ("loss", "metric", "balance")
+_MEASURED = ("loss", "metric")
+_FINAL = (*_MEASURED, "balance")
 _LEDGER: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("trades", "settled", "moved", "fees"), (int,)),
     "verified": (bool,),
@@ -93,6 +95,9 @@ def read_facts_file(path: Path) -> dict[str, Any]:
         _check(about, (dict,), f"agents.{agent}")
     for agent, last in facts["final"].items():
         _check(last, (dict,), f"final.{agent}")
+        for key in _MEASURED:
+            if key in last and last[key] is None:
+                last[key] = math.nan  # JSON has no other word for it
         for key in _FINAL:
             _check(last.get(key), _NUMBER, f"final.{agent}.{key}")
     for key, types in _LEDGER.items():

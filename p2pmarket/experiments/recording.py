@@ -36,9 +36,9 @@ class RoundRow:
     earned: int = 0
     """Prices less fees."""
     balance: int = 0
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    """Of the visits since the row before, as all from `offered` on but the balance."""
+    sent_bytes: int | None = 0
+    received_bytes: int | None = 0
+    """None: not counted. Of the visits since the row before, as all from `offered` on but the balance."""
     problem: str = ""
 
 
@@ -73,6 +73,7 @@ class TradeRow:
     bid: int | None
     ask: int | None
     price: int | None
+    """That was paid and kept: None where nothing was sold, or the price was given back."""
     fee: int | None
 
 

@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def write_run(folder: Path, run: RunResult) -> None:
     private_folder(folder)
     write_whole(folder / ROUNDS_FILE, as_csv(RoundRow, run.rounds), "the results")
     write_whole(folder / TRADES_FILE, as_csv(TradeRow, run.trades), "the results")
-    write_whole(folder / RUN_FILE, json.dumps(run.facts, indent=1).encode() + b"\n", "the results")
+    write_whole(folder / RUN_FILE, _as_json(run.facts), "the results")
 
 
 def read_run(folder: Path) -> RunResult | None:
@@ -134,7 +135,7 @@ def write_summary(out: Path, summary: Mapping[str, Any]) -> None:
     """
     :raises DiskFull, MachineFault: it cannot be written
     """
-    write_whole(out / SUMMARY_FILE, json.dumps(summary, indent=1).encode() + b"\n", "the results")
+    write_whole(out / SUMMARY_FILE, _as_json(summary), "the results")
 
 
 def check_format(format: str) -> None:
@@ -225,6 +226,19 @@ def as_csv(kind: type[Row], rows: Iterable[Row]) -> bytes:
     """The rows with a line of their columns' names; floats so that they are read back exactly."""
     names = columns(kind)
     return _as_csv(names, ([getattr(row, name) for name in names] for row in rows))
+
+
+def _as_json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(_with_nulls(document), indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _with_nulls(value: Any) -> Any:
+    """JSON has no word for a number that is not finite but null."""
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_nulls(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _as_csv(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> bytes:

@@ -55,7 +55,7 @@ def _point(runs: Sequence[Facts], alone: Mapping[tuple[str, int], Facts]) -> dic
         "settled": _ledger_mean(runs, "settled"),
         "moved": _ledger_mean(runs, "moved"),
         "fees": _ledger_mean(runs, "fees"),
-        "traffic_bytes": statistics.fmean(one["traffic_bytes"] for one in runs),
+        "traffic_bytes": _mean_or_none([one["traffic_bytes"] for one in runs]),
         "crashes": statistics.fmean(one["crashes"] for one in runs),
         "wall_seconds": statistics.fmean(one["wall_seconds"] for one in runs),
         "verified": all(is_sound(one) for one in runs),
@@ -87,6 +87,12 @@ def _mean(facts: Facts, what: str) -> float:
 
 def _ledger_mean(runs: Sequence[Facts], what: str) -> float:
     return statistics.fmean(one["ledger"].get(what, 0) for one in runs)
+
+
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    """None where it was not counted."""
+    counted = [value for value in values if value is not None]
+    return statistics.fmean(counted) if len(counted) == len(values) else None
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:

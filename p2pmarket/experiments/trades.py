@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from p2pmarket.crypto.signing import type_of, unverified
 from p2pmarket.experiments.recording import TradeRow
 from p2pmarket.ledger import trades as ledger_trades
+from p2pmarket.ledger.trade import PAID
 from p2pmarket.messages import Ask, Bid, GainReport, Submit
 
 
@@ -27,7 +28,8 @@ def trade_rows(
     """Every appraised pair, the oldest first.
 
     :param names: of agents, by peer id
-    :param round_at: a time in UTC milliseconds -> the round that it is in
+    :param round_at: a time of the ledger, in UTC milliseconds -> the round that it is in
+    :param began_ms: when the run began, by the ledger's clock
     """
     appraised = [
         (row, unverified(row.report, GainReport))
@@ -37,7 +39,7 @@ def trade_rows(
     weights = {(row.buyer_snapshot, row.seller_snapshot): report.weight for row, report in appraised}
     rows = []
     for row, report in appraised:
-        paid = row.receipt is not None
+        paid = row.state in PAID
         rows.append(
             TradeRow(
                 run=run,

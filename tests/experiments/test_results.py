@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -112,3 +113,19 @@ def test_agents_that_diverge_have_no_mean_and_everything_is_written(tmp_path: Pa
     (point,) = json.loads((tmp_path / "summary.json").read_text())["points"]
     assert point["loss"] == point["agents"]["A"]["loss"] == {"mean": None, "half_width": None}
     assert len(lines(tmp_path / "runs.csv")) == 2
+    for path in tmp_path.rglob("*.json"):
+        json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert any(math.isnan(run.facts["final"]["A"]["loss"]) for run in read_all(tmp_path))
+
+
+def test_what_is_not_counted_is_empty(tmp_path: Path) -> None:
+    run_sweep(small(sweep={"scenario.method": ["alone", "fedavg"]}), tmp_path, jobs=1)
+    points = json.loads((tmp_path / "summary.json").read_text())["points"]
+    assert [point["traffic_bytes"] for point in points] == [0.0, None]
+    told = lines(tmp_path / "runs.csv")
+    assert [(line["traffic_bytes"], line["messages"]) for line in told] == [("0", "0"), ("", "")]
+    assert [run.facts["traffic_bytes"] for run in read_all(tmp_path)] == [0, None]
+    rounds = [row for run in read_all(tmp_path) for row in run.rounds if row.round]
+    assert {(row.method, row.sent_bytes, row.received_bytes) for row in rounds} == {
+        ("alone", 0, 0), ("fedavg", None, None)
+    }  # fmt: skip

@@ -24,8 +24,9 @@ from p2pmarket.experiments.recording import RoundRow, TradeRow
 from p2pmarket.experiments.results import RunResult, as_csv, read_run, write_run
 from p2pmarket.experiments.run import run_once
 from p2pmarket.experiments.scenario import parse_scenario, terms_of
+from p2pmarket.experiments.trades import trade_rows
 from p2pmarket.experiments.worlds.regression import LinearLearner
-from p2pmarket.ledger.trade import ENDS
+from p2pmarket.ledger.trade import ENDS, REFUNDED
 from p2pmarket.messages import GainReport
 from p2pmarket.network.memory import MemoryNetwork
 from p2pmarket.node.strategy import Strategy, Wallet
@@ -99,7 +100,7 @@ def test_agents_trade_and_nothing_is_open_afterwards(tmp_path: Path, place: Path
         name: row.balance for name, row in last.items()
     }
     assert sum(row.balance for row in last.values()) + run.facts["ledger"]["fees"] == 3 * 100 * CREDIT
-    assert all(row.sent_bytes > 0 and row.received_bytes > 0 for row in run.rounds if row.round)
+    assert all(row.sent_bytes and row.received_bytes for row in run.rounds if row.round)
     assert list(place.iterdir()) == []
     write_run(tmp_path / "run", run)
     again = read_run(tmp_path / "run")
@@ -112,6 +113,9 @@ def test_without_a_market_there_are_rounds_and_no_trades(method: str) -> None:
     assert set(run.facts) == FACTS and set(run.facts["ledger"]) == LEDGER
     assert len(run.rounds) == 3 * 4 and not run.trades
     assert all(final["loss"] < 8 for final in run.facts["final"].values())
+    nothing = None if method == "fedavg" else 0  # FedAvg's bytes are not counted, which is not none
+    assert run.facts["traffic_bytes"] is run.facts["messages"] is nothing
+    assert {row.sent_bytes for row in run.rounds if row.round} == {nothing}
 
 
 @pytest.mark.parametrize("every", [2, 5])
@@ -159,6 +163,29 @@ def test_processes_with_other_hashes_tell_the_same(faults: dict[str, Any] | None
         env=environment, cwd=Path(__file__).parent, capture_output=True, check=True, timeout=120,
     ).stdout  # fmt: skip
     assert json.loads(output.splitlines()[-1]) == [str(one) for one in here]
+
+
+def test_a_refunded_trade_is_neither_settled_nor_has_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = make(document())
+    sold = [row for row in whole.trades if row.price is not None]
+
+    def refunded(found: Any, **more: Any) -> list[TradeRow]:
+        first = bytes.fromhex(sold[0].trade)
+        return trade_rows([dataclasses.replace(row, state=REFUNDED) if row.trade == first else row for row in found],
+                          **more)  # fmt: skip
+
+    monkeypatch.setattr(in_market, "trade_rows", refunded)
+    run = make(document())
+    assert run.facts["ledger"]["settled"] == sum(row.price is not None for row in run.trades) == len(sold) - 1
+    assert run.facts["ledger"]["moved"] == whole.facts["ledger"]["moved"] - (sold[0].price or 0)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_trades_are_told_in_the_runs_time_whatever_the_brokers_clock_says(seed: int) -> None:
+    run = make(document(2, faults={"skew_ms": 2000, "delay_seconds": 0.0}), seed=seed)
+    assert len({row.round for row in run.trades}) == 3
+    ends = {row.round: row.time_s for row in run.rounds}
+    assert all((row.round - 1) * 10 <= row.time_s <= ends[row.round] for row in run.trades)
 
 
 # ---- when something goes wrong --------------------------------------------------------------------------------------
