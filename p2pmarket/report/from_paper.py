@@ -26,7 +26,7 @@ from p2pmarket.report.groups import chief, groups_of
 from p2pmarket.report.pictures import pictures_in
 from p2pmarket.report.results_tables import comparison_table
 from p2pmarket.report.story import Part, Section, Story, Table, Tile, Tone, Words
-from p2pmarket.report.words import MAX_SENTENCE, left_out, many, number, shown
+from p2pmarket.report.words import MAX_SENTENCE, left_out, many, number, shown, with_half
 
 ROWS_FILE = "rows.json"
 DEPTH = 3
@@ -145,9 +145,8 @@ def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     made = []
     for row in rows[:MAX_ROWS]:
         unit = f" {shown(str(row['unit']))}" if row.get("unit") else ""
-        spread = _text(row.get("spread"))
         cells = [_text(row.get("experiment")), _text(row.get("row")), _text(row.get("paper"), unit)]
-        cells += [(_text(row.get("measured")) or "nothing") + (f" ± {spread}" if spread else "") + unit]
+        cells += [_measured(row.get("measured"), row.get("spread")) + unit]
         claims = row.get("agrees") is not None
         cells += [_interval(_text(row.get("low")), _text(row.get("high"))) if claims else "no claim"]
         cells += [
@@ -163,9 +162,22 @@ def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _text(value: object, unit: str = "") -> str:
     """A value of a row for people; nothing where there is none."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return number(float(value)) + unit
+    if (found := _number(value)) is not None:
+        return number(found) + unit
     return "" if value is None else shown(str(value))
+
+
+def _measured(value: object, half: object) -> str:
+    """
+    >>> _measured(99.3, 0.57), _measured(3, None), _measured(None, 1.0)
+    ('99.30 ± 0.57', '3.00', 'nothing')
+    """
+    mean = _number(value)
+    return (_text(value) or "nothing") if mean is None else with_half(mean, _number(half))
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _interval(low: str, high: str) -> str:

@@ -15,7 +15,7 @@ STYLE = """
   --s0: #1f6fb2; --s1: #d1495b; --s2: #2e8b57; --s3: #d9831f; --s4: #7b5ea7; --s5: #4d4d4d; --s6: #1798a0;
   --s7: #a0522d; --s-base: #8a9199; --heat: 31 111 178;
 }
-@media (prefers-color-scheme: dark) { :root {
+@media screen and (prefers-color-scheme: dark) { :root {
   --ground: #0f1216; --card: #181c22; --ink: #e8eaed; --soft: #a5adb8; --line: #303740; --grid: #2a3038;
   --link: #7db8f2; --good: #5fd39a; --bad: #ff8f85; --good-ground: #14291f; --bad-ground: #351b19;
   --s0: #5aa9ec; --s1: #f0788a; --s2: #5cc48c; --s3: #f0b05a; --s4: #b296e0; --s5: #c0c4ca; --s6: #4fd0d6;
@@ -100,7 +100,7 @@ tbody th { font-weight: 600; }
 .script .filter { display: block; }
 footer { color: var(--soft); font-size: .84rem; padding-top: 8px; padding-bottom: 40px; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-@media (max-width: 760px) {
+@media screen and (max-width: 760px) {
   main, header, footer, nav { padding-left: 14px; padding-right: 14px; }
   header { padding-top: 22px; }
   h1 { font-size: 1.5rem; }
@@ -114,13 +114,18 @@ footer { color: var(--soft); font-size: .84rem; padding-top: 8px; padding-bottom
 }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @media print {
-  :root { --ground: #fff; }
-  body { font-size: 12px; }
+  :root { --ground: #fff; color-scheme: light; }
+  html { font-size: 11px; }
+  body { font-size: 1rem; }
+  main, header, footer { max-width: none; padding: 0; }
+  .tiles { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px; }
+  .tile { padding: 6px 10px; }
   nav, .filter { display: none !important; }
   section, details.section { border: 0; padding: 0; margin: 18px 0; }
   figure, .tile, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   .scroll { max-height: none; overflow: visible; border: 0; }
+  th, td { padding: 3px 6px; }
   thead th { position: static; }
 }
 """

@@ -24,7 +24,7 @@ from p2pmarket.report.groups import (
     settings_words,
 )
 from p2pmarket.report.story import Table
-from p2pmarket.report.words import credits, duration, left_out, many, method_name, metric, number, percent, shown
+from p2pmarket.report.words import credits, duration, left_out, many, method_name, metric, percent, shown, with_half
 from p2pmarket.units import format_bytes
 
 MAX_ROWS = 200
@@ -57,7 +57,8 @@ def agents_table(group: Group, groups: Sequence[Group]) -> Table:
         cells += [strategies.get(agent, "")] if strategies else []
         cells += [spread(ends_of(before.get(agent, ())), accuracy)] if alone else []
         cells += [spread(ends_of(after.get(agent, ())), accuracy)]
-        cells += [f"{sum(row.bought for row in mine) / runs:,.4g}", f"{sum(row.sold for row in mine) / runs:,.4g}"]
+        counts = (sum(row.bought for row in mine) / runs, sum(row.sold for row in mine) / runs)
+        cells += [f"{one:,.1f}".removesuffix(".0") for one in counts]
         cells += [credits(sum(row.paid for row in mine) / runs), credits(sum(row.earned for row in mine) / runs)]
         cells += [credits(sum(row.balance for row in last) / runs)]
         rows.append(tuple(cells))
@@ -112,7 +113,7 @@ def runs_table(runs: Sequence[RunResult]) -> Table:
                 credits(count(facts, "ledger", "moved")) if broker else "",
                 credits(count(facts, "ledger", "fees")) if broker else "",
                 "" if not broker or not checked(run) else "verifies" if is_sound(facts) else "DOES NOT VERIFY",
-                "–" if facts.get("traffic_bytes") is None else format_bytes(count(facts, "traffic_bytes")),
+                format_bytes(traffic) if (traffic := count(facts, "traffic_bytes")) else "–",
                 duration(count(facts, "wall_seconds")),
             )
         )
@@ -139,8 +140,7 @@ def spread(ends: Ends, accuracy: bool) -> str:
     mean, half = mean_and_spread(ends.values)
     if half is None:
         return mean_words(ends, accuracy)
-    decimals = len(number(mean).partition(".")[2])
-    text = f"{percent(mean)[:-2]} ± {percent(half)}" if accuracy else f"{number(mean)} ± {half:.{decimals}f}"
+    text = f"{percent(mean)[:-2]} ± {percent(half)}" if accuracy else with_half(mean, half)
     return text + _lost(ends)
 
 

@@ -70,6 +70,20 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def with_half(mean: float, half: float | None) -> str:
+    """A mean and half of its interval, to as many places as the mean; more where nothing would be left of it.
+
+    >>> with_half(41.012, 0.9621), with_half(334.2, 0.25), with_half(12.0, None), with_half(0.5, 0.0)
+    ('41.01 ± 0.96', '334 ± 0.250', '12.00', '0.500 ± 0.000')
+    """
+    text = number(mean)
+    if half is None:
+        return text
+    decimals = len(text.partition(".")[2])
+    rounded = f"{half:,.{decimals}f}" if known(half) and "e" not in text else ""
+    return f"{text} ± {rounded if rounded and (float(rounded.replace(',', '')) or not half) else number(half)}"
+
+
 def percent(part: float) -> str:
     """A part of 1.
 
@@ -87,8 +101,8 @@ def metric(value: float, accuracy: bool) -> str:
 def duration(seconds: float) -> str:
     """A time that passed.
 
-    >>> duration(3.21), duration(250), duration(7500), duration(300_000)
-    ('3.2 s', '4 min 10 s', '2 h 5 min', '3 d 11 h')
+    >>> duration(3.21), duration(250), duration(1800), duration(7500), duration(300_000)
+    ('3.2 s', '4 min 10 s', '30 min', '2 h 5 min', '3 d 11 h')
     """
     if not math.isfinite(seconds) or abs(seconds) > MAX_SECONDS:
         return "unknown"
@@ -97,7 +111,8 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
-            return f"{whole // size} {unit} {whole % size // smaller} {name}"
+            rest = whole % size // smaller
+            return f"{whole // size} {unit} {rest} {name}" if rest else f"{whole // size} {unit}"
     raise AssertionError("unreachable")
 
 

@@ -95,6 +95,12 @@ class Browser:
         self._run(page, f"--screenshot={path}", "--window-size=1200,1600", *flags)
         return path.read_bytes()
 
+    def printed_pages(self, page: str) -> int:
+        """How many sheets it takes."""
+        path = self.folder / "printed.pdf"
+        self._run(page, "--no-pdf-header-footer", f"--print-to-pdf={path}")
+        return len(re.findall(rb"/Type\s*/Page\b", path.read_bytes()))
+
     def _run(self, text: str, *flags: str) -> subprocess.CompletedProcess[str]:
         page, profile = self.folder / "page.html", self.folder / "profile"
         page.write_text(text, encoding="utf-8")

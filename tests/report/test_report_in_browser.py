@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from browser import DARK, Browser, find_browser
-from results_examples import many_agents, two_agents, without_trades
+from results_examples import two_agents, without_trades
 
 from p2pmarket.report.find import story_of
 from p2pmarket.report.page import write_page
+from p2pmarket.report.story import Story
 
 PROGRAM = find_browser()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no browser here: chromium, chromium-browser, google-chrome")
@@ -28,10 +29,10 @@ def browser(tmp_path: Path) -> Browser:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory, market: Path) -> Callable[[str], str]:
+def pages(tmp_path_factory: pytest.TempPathFactory, market: Path, many: tuple[Story, str]) -> Callable[[str], str]:
     """Pages by name, each made once."""
-    made: dict[str, str] = {}
-    places = {one.__name__: one for one in (two_agents, many_agents, without_trades)}
+    made = {"many_agents": many[1]}
+    places = {one.__name__: one for one in (two_agents, without_trades)}
 
     def page(name: str) -> str:
         if name not in made:
@@ -80,6 +81,12 @@ def test_dark_and_light_differ_in_everything_that_is_drawn(pages: Callable[[str]
     assert not ({*light["lines"]} - drawn) & ({*dark["lines"]} - drawn), "a chart has a colour of its own"
     picture, empty = browser.picture(page), browser.picture("<!DOCTYPE html>")
     assert picture != browser.picture(page, *DARK) and len(picture) > 5 * len(empty)
+
+
+def test_paper_has_room_for_two_charts_side_by_side(pages: Callable[[str], str], browser: Browser) -> None:
+    page = pages("two_agents")
+    narrow = page.replace("repeat(2, minmax(0, 1fr)); gap: 26px", "minmax(0, 1fr); gap: 26px", 1)
+    assert narrow != page and browser.printed_pages(page) < browser.printed_pages(narrow)
 
 
 def test_the_probe_sees_what_is_wrong(pages: Callable[[str], str], browser: Browser) -> None:

@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from results_examples import CREDIT, made_up_run, many_agents, sweep, two_agents, without_trades, write_runs
+from results_examples import CREDIT, made_up_run, sweep, two_agents, without_trades, write_runs
 
 from p2pmarket.errors import DataError
 from p2pmarket.experiments.results import RunResult, read_all
@@ -76,9 +76,9 @@ def test_promises_are_what_reports_said_against_the_fall_of_the_loss(tmp_path: P
     assert (dots.x, dots.y) == ((0.25, 0.25), (1.0, 1.0))  # type: ignore[union-attr]
 
 
-def test_hundreds_of_agents_stay_a_small_page(tmp_path: Path) -> None:
-    story = story_of(many_agents(tmp_path))
-    assert len(write_page(story, "")) < 1_000_000
+def test_hundreds_of_agents_stay_a_small_page(many: tuple[Story, str]) -> None:
+    story, page = many
+    assert len(page) < 1_000_000
     for one in story.sections:
         for part in one.parts:
             if isinstance(part, Table):
