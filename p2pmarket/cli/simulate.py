@@ -109,8 +109,9 @@ def _run(given: argparse.Namespace, document: Document, place: Place) -> int:
     try:
         with display:
             runs = run_sweep(
-                document, out, place=place, jobs=given.jobs, progress=display.progress, format=given.format
-            )
+                document, out, place=place, jobs=given.jobs, plans=plans, progress=display.progress,
+                format=given.format,
+            )  # fmt: skip
     except KeyboardInterrupt:
         kept = f"{display.finished} of {len(plans)} runs are finished and kept in {out}"
         print(f"p2pmarket: interrupted; {printable(kept)}, and the same command goes on from there", file=sys.stderr)

@@ -7,11 +7,12 @@ seconds since the run began; None stands for what was never known.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class RoundRow:
     """One agent after one round; round 0 is before any training."""
 
@@ -42,7 +43,7 @@ class RoundRow:
     problem: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class TradeRow:
     """One appraised pair, bought or not."""
 
@@ -94,7 +95,7 @@ def from_text(kind: type[Any], cells: Mapping[str, str]) -> Any:
 
 
 _READ: Mapping[str, Any] = {
-    "str": str,
+    "str": sys.intern,  # the same few names in every row
     "int": int,
     "float": float,
     "int | None": lambda text: int(text) if text else None,

@@ -7,14 +7,16 @@ cannot be read, or that is none of results, raises `DataError`; a disk that is f
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from p2pmarket.errors import DataError, MachineFault, ScenarioError
 from p2pmarket.experiments.reading import UNREADABLE, read_facts_file, read_rows, reason_of
@@ -83,10 +85,21 @@ def read_all(folder: Path) -> list[RunResult]:
 
     :raises DataError: no folder of results, or one that cannot be read
     """
-    if not (folder / "runs").is_dir():
+    if not (folder / RUNS_FOLDER).is_dir():
         raise DataError(f"{folder} holds no results; name the folder that simulate or paper wrote to with --out")
-    found = [read_run(one) for one in sorted((folder / "runs").iterdir()) if one.is_dir()]
-    return [run for run in found if run is not None]
+    return list(each_run(folder))
+
+
+def each_run(folder: Path, known: Mapping[str, RunResult] | None = None) -> Iterator[RunResult]:
+    """Every finished run of a results folder, one after another, in order of their names.
+
+    :param known: by name, those that need not be read again
+    :raises DataError: one cannot be read
+    """
+    known = known or {}
+    for one in sorted((folder / RUNS_FOLDER).iterdir()):
+        if one.is_dir() and (run := known.get(one.name) or read_run(one)) is not None:
+            yield run
 
 
 def is_results(folder: Path) -> bool:
@@ -149,29 +162,60 @@ def check_format(format: str) -> None:
         _pyarrow()
 
 
-def write_combined(out: Path, runs: Sequence[RunResult], format: str) -> None:
+def write_combined(out: Path, runs: Iterable[RunResult], format: str) -> None:
     """All rows of all runs, and a line for each run, in one file each; those of another format go.
+
+    One run at a time: what made it may let go of it then.
 
     :raises DiskFull, MachineFault: they cannot be written
     """
-    rounds = [row for run in runs for row in run.rounds]
-    trades = [row for run in runs for row in run.trades]
-    flat = [run_line(run.facts) for run in runs]
+    flat: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack:
+        append = _append_parquet if format == "parquet" else _append_csv
+        write_rounds = stack.enter_context(append(out / f"rounds.{format}", RoundRow))
+        write_trades = stack.enter_context(append(out / f"trades.{format}", TradeRow))
+        for run in runs:
+            write_rounds(run.rounds)
+            write_trades(run.trades)
+            flat.append(run_line(run.facts))
     names = tuple(dict.fromkeys(key for line in flat for key in line))
     if format == "parquet":
-        for stem, kind, rows in (("rounds", RoundRow, rounds), ("trades", TradeRow, trades)):
-            _write_parquet(out / f"{stem}.parquet", _typed(kind, rows))
-        _write_parquet(out / "runs.parquet", _pyarrow().Table.from_pylist([_plain(names, line) for line in flat]))
+        table = _pyarrow().Table.from_pylist([_plain(names, line) for line in flat])
+        with replacing(out / "runs.parquet", "the results") as temporary:
+            _pyarrow().parquet.write_table(table, temporary)
     else:
-        write_whole(out / ROUNDS_FILE, as_csv(RoundRow, rounds), "the results")
-        write_whole(out / TRADES_FILE, as_csv(TradeRow, trades), "the results")
-        write_whole(
-            out / "runs.csv", _as_csv(names, ([line.get(name) for name in names] for line in flat)), "the results"
-        )
+        text = _as_csv(names, ([line.get(name) for name in names] for line in flat))
+        write_whole(out / "runs.csv", text, "the results")
     for stem in ("rounds", "trades", "runs"):
         for other in FORMATS:
             if other != format:
                 (out / f"{stem}.{other}").unlink(missing_ok=True)
+
+
+Append = Callable[[Sequence[Row]], None]
+
+
+@contextlib.contextmanager
+def _append_csv(path: Path, kind: type[Row]) -> Iterator[Append]:
+    names = columns(kind)
+    with (
+        replacing(path, "the results") as temporary,
+        disk_errors("the results", path),
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        _write_lines(file, [names])
+        yield lambda rows: _write_lines(file, ([getattr(row, name) for name in names] for row in rows))
+
+
+@contextlib.contextmanager
+def _append_parquet(path: Path, kind: type[Row]) -> Iterator[Append]:
+    empty = _typed(kind, ())
+    with (
+        replacing(path, "the results") as temporary,
+        disk_errors("the results", path),
+        _pyarrow().parquet.ParquetWriter(temporary, empty.schema) as writer,
+    ):
+        yield lambda rows: writer.write_table(_typed(kind, rows)) if rows else None
 
 
 def is_sound(facts: Facts) -> bool:
@@ -215,13 +259,6 @@ def _plain(names: Iterable[str], line: Mapping[str, Any]) -> dict[str, Any]:
     return {name: line.get(name) if name in RUN_COLUMNS else json.dumps(line.get(name)) for name in names}
 
 
-def _write_parquet(path: Path, table: Any) -> None:
-    import pyarrow.parquet
-
-    with replacing(path, "the results") as temporary, disk_errors("the results", path):
-        pyarrow.parquet.write_table(table, temporary)
-
-
 def as_csv(kind: type[Row], rows: Iterable[Row]) -> bytes:
     """The rows with a line of their columns' names; floats so that they are read back exactly."""
     names = columns(kind)
@@ -243,7 +280,10 @@ def _with_nulls(value: Any) -> Any:
 
 def _as_csv(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
+    _write_lines(text, itertools.chain([names], lines))
     return text.getvalue().encode()
+
+
+def _write_lines(file: TextIO, lines: Iterable[Sequence[Any]]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows(["" if cell is None else cell for cell in line] for line in lines)

@@ -61,6 +61,7 @@ def run_sweep(
     place: Place = HERE,
     jobs: int = 0,
     seeds: tuple[int, ...] | None = None,
+    plans: Sequence[RunPlan] | None = None,
     progress: Progress = lambda run, done, of: None,
     format: str = "csv",
 ) -> list[RunResult]:
@@ -72,13 +73,14 @@ def run_sweep(
 
     :param jobs: processes; 0: one for each core, or a single one with a GPU, which they would share
     :param seeds: instead of the scenario's own
+    :param plans: `plans_of` the document and the seeds, where the caller has made them
     :param progress: told of every run that is finished, those of before first; may raise to stop
     :param format: "csv" or "parquet", of the files that hold all finished runs together
     :raises ScenarioError: the scenario is wrong, or `out` holds runs of another one
     :raises MarketError: as a run raised it, with the run's name; what is finished is kept
     """
     results.check_format(format)
-    plans = plans_of(document, seeds)
+    plans = plans_of(document, seeds) if plans is None else plans
     with _folder(out):
         plans = _numbered(plans, _kept(document, out))
         scenario = {**document, "scenario": {**document["scenario"], "seeds": sorted({plan.seed for plan in plans})}}
@@ -95,12 +97,13 @@ def run_sweep(
         failed = _make(todo, tasks, _count(jobs, place, len(todo)), progress)
         if any(isinstance(error, DiskFull) for _, error in failed):
             raise _first(failed)
-        found = [run for run in (read_run(results.folder_of(out, plan.name)) for plan in plans) if run is not None]
-        results.write_combined(out, results.read_all(out), format)
-        results.write_summary(out, summary_of(found))
+        read = {plan.name: read_run(results.folder_of(out, plan.name)) for plan in plans}
+        found = {name: run for name, run in read.items() if run is not None}
+        results.write_combined(out, results.each_run(out, found), format)
+        results.write_summary(out, summary_of(found.values()))
         if failed:
             raise _first(failed)
-    return found
+    return list(found.values())
 
 
 def _check_axes(paths: Iterable[str]) -> None:

@@ -193,6 +193,12 @@ class AsyncAgent:
         """Where others may dial this peer to join the network through it; none where they cannot."""
         return await self._link.addresses()
 
+    async def waits_for(self, broker: str) -> bool:
+        """Whether an answer of that broker, or any delivery that was paid, is still to come: a visit takes it up."""
+        unanswered = await self._journal.run(AgentJournal.unanswered, broker)
+        owed = await self._journal.run(AgentJournal.owed)
+        return bool(unanswered) or any(row.stage == "bought" for row in owed)
+
     @property
     def clock_skew_seconds(self) -> float:
         """How far the broker's clock was ahead of ours at its Welcome, travel time included; 0 before."""

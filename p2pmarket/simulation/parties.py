@@ -1,7 +1,7 @@
 """A simulated market's parties under a climate: they are started again when they end, kept apart, and come to rest.
 
 Knows: how long who stays away, that a write is a step at which its process may end, what an agent still waits for.
-Refuses to know: why agents visit the market (chaos.py, experiments/run.py). Everything it draws comes from the
+Refuses to know: why agents visit the market; whoever makes a run decides that. Everything it draws comes from the
 generators it is given, so equal ones give equal runs. `ScenarioError` where ends are so frequent that nobody ever gets
 up.
 """
@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from p2pmarket import failpoints
 from p2pmarket.errors import ScenarioError
-from p2pmarket.ledger.agent_journal import AgentJournal
 from p2pmarket.network.memory import MemoryNetwork, Watch
 from p2pmarket.node.agent import Tradable
 from p2pmarket.node.strategy import Strategy
@@ -88,10 +87,7 @@ class Parties:
 
     async def waits(self, name: str) -> bool:
         """Whether something of an agent still waits for an answer or a delivery."""
-        journal, broker = self._market.agent(name)._journal, self._market.running.peer_id
-        unanswered = await journal.run(AgentJournal.unanswered, broker)
-        owed = await journal.run(AgentJournal.owed)
-        return bool(unanswered) or any(row.stage == "bought" for row in owed)
+        return await self._market.agent(name).waits_for(self._market.running.peer_id)
 
     async def _start(self, start: Callable[[], Awaitable[object]]) -> None:
         for _ in range(MOST_STARTS):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from p2pmarket.cli import main
+from p2pmarket.cli import simulate as cli_simulate
 from p2pmarket.experiments import sweep
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import RunPlan, run_once
@@ -56,6 +57,20 @@ def test_results_a_table_and_where_they_are(small: str, tmp_path: Path, capsys: 
     assert summary["verified"] and summary["out"] == "runs/small" and summary["plots"] == []
     assert summary["points"] == json.loads((tmp_path / "runs" / "small" / "summary.json").read_text())["points"]
     assert "verified" in err
+
+
+def test_plans_are_made_once(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    original = sweep.plans_of
+
+    def count(*given: Any) -> Any:
+        made.append(given)
+        return original(*given)
+
+    monkeypatch.setattr(sweep, "plans_of", count)
+    monkeypatch.setattr(cli_simulate, "plans_of", count)
+    assert main(["simulate", small, "--jobs", "1", "--no_plots", "--set", 'sweep.scenario.method=["alone"]']) == 0
+    assert len(made) == 1
 
 
 def test_set_and_seeds(small: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from small import alone, small
 
 from p2pmarket.errors import DataError, MachineFault, ScenarioError
+from p2pmarket.experiments import results, sweep
 from p2pmarket.experiments.document import read_document
 from p2pmarket.experiments.recording import RoundRow, TradeRow, columns, from_text
-from p2pmarket.experiments.results import RUN_COLUMNS, read_all, read_run
+from p2pmarket.experiments.results import RUN_COLUMNS, RunResult, read_all, read_run
 from p2pmarket.experiments.sweep import run_sweep
 
 METHODS = {"scenario.method": ["market", "alone"]}
@@ -74,6 +78,42 @@ def test_parquet_has_the_same_rows_and_replaces_the_other_format(tmp_path: Path)
     run_sweep(alone(), tmp_path / "no trades", jobs=1, format="parquet")
     empty = parquet.read_table(tmp_path / "no trades" / "trades.parquet")
     assert empty.schema == trades.schema and empty.num_rows == 0
+
+
+def test_every_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = read_run
+
+    def count(folder: Path) -> RunResult | None:
+        read.append(folder.name)
+        return original(folder)
+
+    monkeypatch.setattr(results, "read_run", count)
+    monkeypatch.setattr(sweep, "read_run", count)
+    run_sweep(alone(seeds=3), tmp_path, jobs=1)
+    assert sorted(read) == [f"000-alone-seed{seed}" for seed in range(3)]
+    run_sweep(alone(seeds=3), tmp_path, jobs=1, seeds=(5,))
+    assert sorted(read[3:]) == [f"000-alone-seed{seed}" for seed in (0, 1, 2, 5)]
+    assert len(lines(tmp_path / "rounds.csv")) == 4 * 2 * 3 and len(lines(tmp_path / "runs.csv")) == 4
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_files_of_all_runs_hold_one_run_at_a_time(format: str, tmp_path: Path) -> None:
+    if format == "parquet":
+        pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    (run,) = run_sweep(alone(), tmp_path, jobs=1)
+    alive: list[weakref.ref[RunResult]] = []
+
+    def one_after_another() -> Iterator[RunResult]:
+        for _ in range(4):
+            assert all(one() is None for one in alive[:-1]), "only the one before may still be held"
+            made = dataclasses.replace(run)
+            alive.append(weakref.ref(made))
+            yield made
+            del made
+
+    results.write_combined(tmp_path, one_after_another(), format)
+    assert len(alive) == 4 and not hasattr(run.rounds[0], "__dict__")
 
 
 def test_formats_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
