@@ -48,7 +48,7 @@ def test_processes_make_the_same_rows_as_one(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("how", ["interrupt", "kill"])
+@pytest.mark.parametrize("how", ["interrupt", pytest.param("kill", marks=pytest.mark.slow)])
 def test_an_interrupted_sweep_goes_on(how: str, tmp_path: Path) -> None:
     (tmp_path / "slow.toml").write_text(as_toml(SLOW))
     arguments = [sys.executable, sweep_work.__file__, str(tmp_path / "slow.toml"), str(tmp_path / "out"), "2"]
