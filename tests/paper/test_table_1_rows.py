@@ -131,6 +131,7 @@ def test_a_smaller_profile_is_held_to_the_order_alone(
     monkeypatch: pytest.MonkeyPatch, data: Path, which: table_1.Table1
 ) -> None:
     (data / "out").mkdir()
+    monkeypatch.setattr("p2pmarket.charts.save_png", lambda made, path: None)
     cases = (
         (OURS, True),
         ({**OURS, "alone": (99.0, 99.0)}, False),
@@ -151,6 +152,7 @@ def test_the_full_effort_runs_the_papers_settings(
     monkeypatch: pytest.MonkeyPatch, data: Path, which: table_1.Table1
 ) -> None:
     (data / "out").mkdir()
+    monkeypatch.setattr("p2pmarket.charts.save_png", lambda made, path: None)
     assert which.numbers is not None
     asked: list[Document] = []
     monkeypatch.setattr(table_1, "runs_of", made_up({**which.numbers.rows, "market": (90.0, 90.0)}, asked))
@@ -217,6 +219,21 @@ def test_table_2_is_held_to_the_order_of_its_rows(
     assert set(whole) == set(table_1.LABELS), "a smaller sweep would leave a smaller summary in Table 1's folder"
     assert agrees_whole(finding) is agrees
     assert len([row for row in finding.rows if row.paper is not None]) == 12 + 8
+
+
+@pytest.mark.parametrize(("effort", "images", "parts"), [(QUICK, 3000, 2), (NORMAL, 0, 4)])
+def test_a_first_look_at_table_2_is_smaller_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, data: Path, effort: str, images: int, parts: int
+) -> None:
+    (data / "out").mkdir()
+    asked: list[Document] = []
+    monkeypatch.setattr(table_1, "runs_of", made_up(OURS, []))
+    monkeypatch.setattr(table_2, "runs_of", made_up({**OURS, **LAYERS}, asked))
+    finding = table_2.run(context(data / "out", effort, data))
+    (document,) = asked
+    assert document["images"].get("test_images", 0) == images
+    assert len(document["sweep"]["terms.trade.tradable"]) == parts
+    assert ("3,000 test images" in finding.sentence) == (effort == QUICK)
 
 
 def test_figure_2_takes_table_1s_runs(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
