@@ -19,39 +19,35 @@ from p2pmarket.paper.finding import Context
 from p2pmarket.units import CREDIT
 
 
-def test_three_agents_gain(small: Callable[..., Context]) -> None:
-    finding = three_agents.run(small("three-agents"))
-    rows = {row.row: row for row in finding.rows}
-    assert {f"{agent}: final testing loss, less than alone" for agent in "ABC"} < set(rows)
-    assert rows["A: final testing loss, less than alone"].measured > 0
-    assert rows["B: final testing loss, less than without C"].low == 0.1
-    assert (
-        rows["3 equal agents: mean final testing loss, less than alone"].measured
-        > rows["2 equal agents: mean final testing loss, less than alone"].measured
-        > 0
-    )
-    added = rows["least that a further agent brings to all"]
-    assert added.measured == pytest.approx(
-        rows["3 equal agents: mean final testing loss, less than alone"].measured
-        - rows["2 equal agents: mean final testing loss, less than alone"].measured
-    )
-    assert {f"digits, {agent}: accuracy, more than alone" for agent in ("low", "middle", "high")} < set(rows)
-    assert finding.missing == ""
-    assert [path.name for path in finding.plots] == ["three-agents.png", "many-agents.png", "three-agents-digits.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in finding.plots)
+def test_three_agents_gain_and_without_the_images_the_rest_is_told(
+    small: Callable[..., Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = small("three-agents", seeds=1)
 
-
-def test_without_the_images_the_rest_is_told(small: Callable[..., Context], monkeypatch: pytest.MonkeyPatch) -> None:
-    def runs_of(context: Context, document: Document, name: str, seeds: int) -> list[RunResult]:
+    def without(context: Context, document: Document, name: str, seeds: int) -> list[RunResult]:
         if "images" in document:
             raise DataError("there are no images here")
         return common.runs_of(context, document, name, seeds)
 
-    monkeypatch.setattr(three_agents, "runs_of", runs_of)
-    finding = three_agents.run(small("three-agents", seeds=1))
+    with monkeypatch.context() as change:
+        change.setattr(three_agents, "runs_of", without)
+        finding = three_agents.run(context)
     assert finding.missing == "there are no images here"
     assert "(the networks on images did not run)" in finding.sentence
     assert len(finding.rows) == 10 and len(finding.plots) == 2
+
+    finding = three_agents.run(context)
+    rows = {row.row: row for row in finding.rows}
+    assert {f"{agent}: final testing loss, less than alone" for agent in "ABC"} < set(rows)
+    assert rows["A: final testing loss, less than alone"].measured > 0
+    assert rows["B: final testing loss, less than without C"].low == 0.1
+    two, three = (rows[f"{count} equal agents: mean final testing loss, less than alone"].measured for count in (2, 3))
+    assert three > two > 0
+    assert rows["least that a further agent brings to all"].measured == pytest.approx(three - two)
+    assert {f"digits, {agent}: accuracy, more than alone" for agent in ("low", "middle", "high")} < set(rows)
+    assert finding.missing == ""
+    assert [path.name for path in finding.plots] == ["three-agents.png", "many-agents.png", "three-agents-digits.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in finding.plots)
 
 
 def test_further_agents_that_bring_nothing_do_not_agree() -> None:
