@@ -33,6 +33,8 @@ DEPTH = 3
 """Folders below the first in which results are looked for."""
 MAX_FOLDERS = 30
 MAX_ROWS = 300
+MAX_NAME = 140
+"""Characters of what a row is called."""
 NOT_COMPLETE = "Not every experiment was run whole, so this page is of a part of them."
 
 
@@ -145,7 +147,11 @@ def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     made = []
     for row in rows[:MAX_ROWS]:
         unit = f" {shown(str(row['unit']))}" if row.get("unit") else ""
-        cells = [_text(row.get("experiment")), _text(row.get("row")), _text(row.get("paper"), unit)]
+        cells = [
+            _text(row.get("experiment")),
+            shown(str(row.get("row") or ""), MAX_NAME),
+            _text(row.get("paper"), unit),
+        ]
         cells += [_measured(row.get("measured"), row.get("spread")) + unit]
         claims = row.get("agrees") is not None
         cells += [_interval(_text(row.get("low")), _text(row.get("high"))) if claims else "no claim"]

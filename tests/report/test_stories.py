@@ -275,7 +275,7 @@ ROWS = [
      "note": ""},
     {"experiment": "figure3", "row": "<b>", "paper": None, "measured": 47.2, "low": 50, "high": None,
      "agrees": False, "unit": "%", "spread": 1.5, "note": "one seed"},
-    {"experiment": "figure3", "row": "seen only", "paper": None, "measured": 3.0, "low": None, "high": None,
+    {"experiment": "figure3", "row": "seen only, " + "a long name, " * 8, "paper": None, "measured": 3.0, "low": None, "high": None,
      "agrees": None, "note": ""},
 ]  # fmt: skip
 
@@ -307,6 +307,7 @@ def test_a_papers_folder_is_one_page_of_all(tmp_path: Path) -> None:
     assert row[:6] == ("figure3", "<b>", "", "47.20 ± 1.50 %", "≥ 50.00", "NO")
     assert table(story, "The paper's numbers and ours").rows[2][2:6] == ("", "3.00", "no claim", "–")
     assert story.tiles[0].value == "1 of 2"
+    assert table(story, "The paper's numbers and ours").rows[2][1] == ROWS[2]["row"], "whole"
     assert problems_of(story) == (
         from_paper.NOT_COMPLETE,
         "table2 was not run, or not all of it: no data set mnist.npz",
