@@ -8,6 +8,7 @@ import json
 import math
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 from results_examples import CREDIT, made_up_run, sweep, two_agents, without_trades, write_runs
@@ -270,13 +271,13 @@ def test_free_trades_are_seen_in_the_matrix() -> None:
 
 # ---- a paper's results -----------------------------------------------------------------------------------------------
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"experiment": "table1", "row": "A, alone", "paper": 68.5, "measured": 69.8, "low": 67, "high": 71, "agrees": True,
      "note": ""},
     {"experiment": "figure3", "row": "<b>", "paper": None, "measured": 47.2, "low": 50, "high": None,
      "agrees": False, "unit": "%", "spread": 1.5, "note": "one seed"},
-    {"experiment": "figure3", "row": "seen only, " + "a long name, " * 8, "paper": None, "measured": 3.0, "low": None, "high": None,
-     "agrees": None, "note": ""},
+    {"experiment": "figure3", "row": "seen only, " + "a long name, " * 8, "paper": None, "measured": 3.0,
+     "low": None, "high": None, "agrees": None, "note": ""},
 ]  # fmt: skip
 
 
