@@ -20,6 +20,7 @@ from p2pmarket.paper.catalogue import scenario_folder
 from p2pmarket.paper.common import paper_document
 from p2pmarket.paper.figure_5_measures import (
     Offer,
+    above_no_gain,
     gap,
     gap_where_prices_stay,
     leader_is_dearer,
@@ -60,6 +61,11 @@ def test_a_lost_trade_counts_with_its_whole_price() -> None:
     assert gap(never) == 100.0  # nobody comes nearer by losing trades
 
 
+def test_measures_of_no_bids_are_nothing() -> None:
+    assert all(math.isnan(measure([])) for measure in (gap, gap_where_prices_stay, lost, above_no_gain))
+    assert above_no_gain([Offer(1, CREDIT, 1), Offer(2, 3 * CREDIT // 2, 1)]) == pytest.approx(25.0)
+
+
 def test_other_sellers_are_priced_from_the_same_rows() -> None:
     """e_a = (1, 0), e_b = (0, 2): the best weights are 0.2 and 0.8, the ratios 1.25 and 5."""
     pair = (row(1, "A", 1.0, 0.8, 0.2, CREDIT, 0), row(1, "B", 4.0, 0.8, 0.8, 5 * CREDIT, 0))
@@ -94,6 +100,7 @@ def test_the_scenarios_are_what_the_page_says(tmp_path: Path) -> None:
         assert isinstance(agent.strategy, RatioTrader)
         assert (agent.strategy.value_is, agent.strategy.seller) == (RATIO, PRINTED)
     eight = parse_scenario(paper_document(context(tmp_path), "figure-5-eight.toml"))
+    assert {one.strategy.credits_per_gain for one in eight.agents} == {10 * CREDIT}, "credits, not micro-credits"
     assert len(eight.agents) == 8 and all(isinstance(one.strategy, Competitive) for one in eight.agents)
 
 
