@@ -223,6 +223,11 @@ class Market:
             assert not ledger.verify().problems
             return {row.peer: row.balance for row in ledger.accounts()}
 
+    def issued(self) -> int:
+        """Micro-credits that the broker ever issued: opening credits and grants."""
+        with contextlib.closing(sqlite3.connect(Path(self.broker_state) / "ledger.sqlite")) as ledger:
+            return int(ledger.execute("SELECT minted FROM head").fetchone()[0])
+
     async def freeze_at(self, name: str, state: str) -> str:
         """Has an agent visit until a trade of it is in `state` and the broker, stopped at once, does not change that.
 

@@ -47,7 +47,7 @@ async def test_a_sidecar_trades_once_for_a_file_and_ends(market: Market):
     child = await market.start_agent("once", "--no_sell", "--once", through=through)
     assert len((await market.told("once"))["bought"]) == 1
     assert (await child.until("done"))["balance"] < child.ready["balance"]
-    assert await asyncio.wait_for(child.process.wait(), 30) == 0
+    assert await asyncio.wait_for(child.process.wait(), 90) == 0
     market.check_merged("once")
 
 
