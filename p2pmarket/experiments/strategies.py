@@ -28,8 +28,9 @@ SELLERS = (PRINTED, TIGHT, EXACT, LEARNED, NOTHING)
 """What a seller asks: the lower bound of Theorem 4.1 as printed, the paper's choice in section 6.2.1; its tight lower
 bound; the ratio itself, where both weights are inside 0 ... 1 and chosen best; what `tracking_ask` makes of what this
 buyer did before; 0."""
-_FLOATS = 1e-6
-"""Part of an estimate that is left off, so that the last bits of floats lose no trade."""
+_FLOATS = 1e-5
+"""Part of a ratio that is left off: what is delivered, and so measured, has the 24 bits of float32, and the last of
+them must lose no trade."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ class RatioTrader(Following):
         if self.seller == NOTHING:
             return self.reserve
         ratio = estimate(self.seller, request.own_weight, request.weight, request.own_ratio)
-        amount = math.floor(self.worth(ratio) * self.credits_per_ratio * (1 - _FLOATS))
+        amount = math.floor(self.worth(ratio * (1 - _FLOATS)) * self.credits_per_ratio)
         return min(MAX_AMOUNT, max(self.reserve, amount))
 
     def worth(self, ratio: float) -> float:

@@ -66,8 +66,8 @@ def test_what_each_seller_makes_of_what_is_told() -> None:
     assert asks[PRINTED] == pytest.approx(printed_bounds(0.2, 0.8, 1.25).lower * CREDIT, abs=1)
     assert asks[PRINTED] == pytest.approx(0.036 * CREDIT, rel=0.01)
     assert asks[TIGHT] == pytest.approx(0.279 * CREDIT, rel=0.01)
-    assert asks[EXACT] == pytest.approx(5 * CREDIT, rel=1e-5) and (asks[EXACT] or 0) < 5 * CREDIT
-    assert RatioTrader(seller=EXACT, value_is=GAIN).ask(TOLD) == pytest.approx(4 * CREDIT, rel=1e-5)
+    assert asks[EXACT] == pytest.approx(5 * CREDIT, rel=2e-5) and (asks[EXACT] or 0) < 5 * CREDIT
+    assert RatioTrader(seller=EXACT, value_is=GAIN).ask(TOLD) == pytest.approx(4 * CREDIT, rel=2e-5)
     assert RatioTrader(seller=PRINTED, value_is=GAIN).ask(TOLD) == 0
     assert RatioTrader(seller="nothing", reserve=3).ask(TOLD) == 3
     assert RatioTrader(sell=False).ask(TOLD) is None and RatioTrader().standing_ask() is None
@@ -151,7 +151,7 @@ def test_the_papers_disclosure_tells_the_value_itself(tmp_path: Path) -> None:
     inside = [deal for deal in deals if 0 < (deal.row.own_weight or 0.0) < 1 and 0 < deal.row.weight < 1]
     assert len(inside) > len(deals) / 2
     for deal in inside:
-        assert deal.price == pytest.approx(deal.bid, rel=1e-5, abs=2)
+        assert deal.price == pytest.approx(deal.bid, rel=1e-4, abs=1e-5 * 100 * CREDIT)
     assert all(deal.ask == 0 for deal in deals if deal not in inside)
 
 

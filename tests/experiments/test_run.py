@@ -118,7 +118,7 @@ def test_without_a_market_there_are_rounds_and_no_trades(method: str) -> None:
     assert {row.sent_bytes for row in run.rounds if row.round} == {nothing}
 
 
-@pytest.mark.parametrize("every", [2, 5])
+@pytest.mark.parametrize("every", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_nothing_is_lost_between_two_looks(every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     visit = in_market._Market._visit
 
@@ -145,7 +145,7 @@ def test_another_seed_is_another_run() -> None:
     assert told(make(document()))[0] != told(make(document(), seed=1))[0]
 
 
-@pytest.mark.parametrize("faults", [None, FAULTS])
+@pytest.mark.parametrize("faults", [pytest.param(None, marks=pytest.mark.slow), FAULTS])
 def test_processes_with_other_hashes_tell_the_same(faults: dict[str, Any] | None, tmp_path: Path) -> None:
     given = document()
     if faults:
