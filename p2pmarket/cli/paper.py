@@ -59,6 +59,7 @@ def paper(given: argparse.Namespace) -> int:
 def _run(given: argparse.Namespace, names: list[str], console: Console) -> list[Finding]:
     from p2pmarket.paper.finding import Context
     from p2pmarket.paper.output import write_rows
+    from p2pmarket.paper.tables import write_tables
 
     scenarios = scenario_folder(given.scenarios)
     out: Path = given.out.expanduser()
@@ -82,7 +83,12 @@ def _run(given: argparse.Namespace, names: list[str], console: Console) -> list[
         _print(finding, console)
         findings.append(finding)
         path = write_rows(out, findings, given.effort)
-    console.print(f"rows: {path}; look at everything: p2pmarket report {out}", highlight=False, soft_wrap=True)
+        tables = write_tables(out)
+    console.print(
+        f"rows: {path}; tables to paste: {tables}; look at everything: p2pmarket report {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return findings
 
 

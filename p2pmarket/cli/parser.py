@@ -269,7 +269,7 @@ def _paper(commands: Commands) -> None:
         type=Path,
         default=Path("paper-results"),
         metavar="DIR",
-        help="results, plots and rows.json; what is finished there is not run again (default: paper-results)",
+        help="results, plots, rows.json, tables.md; what is finished there is not run again (default: paper-results)",
     )
     paper.add_argument("--scenarios", type=Path, metavar="DIR", help="the paper's scenario files (default: those here)")
     paper.add_argument("--list", action="store_true", help="only say which experiments there are")

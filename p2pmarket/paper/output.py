@@ -26,7 +26,7 @@ COLUMNS = ("row", "paper", "ours", "stated interval", "agrees")
 
 def cells_of(row: Row) -> tuple[str, str, str, str, str]:
     """A row under `COLUMNS`."""
-    ours = number(row.measured) if row.spread is None else f"{number(row.measured)} +- {number(row.spread)}"
+    ours = number(row.measured) if row.spread is None else f"{number(row.measured)} ± {number(row.spread)}"
     unit = f" {row.unit}" if row.unit else ""
     return (
         row.row,
@@ -84,7 +84,7 @@ def write_rows(folder: Path, findings: Sequence[Finding], effort: str) -> Path:
     :raises DiskFull, MachineFault: it cannot be written
     """
     path = folder / ROWS_FILE
-    new, old = document_of(findings, effort), _read(path)
+    new, old = document_of(findings, effort), read_rows(path)
     names = {finding.experiment for finding in findings}
     document = _document(
         [row for row in old["rows"] if row["experiment"] not in names] + new["rows"],
@@ -108,7 +108,11 @@ def _document(
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_rows(path: Path) -> dict[str, Any]:
+    """What a rows.json holds; nothing where there is none.
+
+    :raises DataError: it cannot be read
+    """
     if not path.exists():
         return _document([], {}, [])
     try:

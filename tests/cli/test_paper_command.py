@@ -48,6 +48,7 @@ def test_a_table_a_sentence_and_rows(
     context = measured["context"]
     assert (context.effort, context.seeds, context.jobs, context.folder) == ("quick", 3, 1, tmp_path / "figure-4")
     assert json.loads((tmp_path / "rows.json").read_text())["agrees"]
+    assert "| \\[red]gain |  | 1 % | 0 to 2 | yes |" in (tmp_path / "tables.md").read_text()
 
 
 def test_one_line_of_json_is_the_last(
