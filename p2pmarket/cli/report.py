@@ -8,7 +8,7 @@ from pathlib import Path
 
 from p2pmarket import __version__
 from p2pmarket.cli.show import printable
-from p2pmarket.files import write_whole
+from p2pmarket.files import replacing
 from p2pmarket.units import format_bytes, now_ms
 
 
@@ -24,7 +24,9 @@ def report(given: argparse.Namespace) -> int:
         errors="backslashreplace"
     )
     path: Path = (given.out or Path("report.html")).expanduser()
-    write_whole(path, page, "the report")
+    with replacing(path, "the report") as temporary:
+        temporary.unlink()  # it is for its owner alone; the one that is written here is as the umask has it
+        temporary.write_bytes(page)
     if given.json:
         found = {"kind": story.kind, "title": story.title, "headline": story.headline, "warnings": list(story.warnings)}
         print(json.dumps({**found, "path": str(path), "bytes": len(page)}))

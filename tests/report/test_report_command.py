@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,16 @@ def test_a_page_is_replaced_whole(results: Path, tmp_path: Path, capsys: pytest.
     )
     assert told["headline"] in out.read_text(encoding="utf-8") and told["warnings"] == []
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_page_has_the_permissions_of_any_new_file(mask: int, mode: int, results: Path, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        assert main(["report", str(results), "--out", str(tmp_path / "page.html")]) == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "page.html").stat().st_mode) == mode
 
 
 def test_a_full_disk_leaves_the_old_page(
