@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ COLORS = ("#1f6fb2", "#d1495b", "#2e8b57", "#e0912f", "#7b5ea7", "#4d4d4d", "#17
 """Of lines that are compared, in this order; tellable apart by most readers."""
 BASELINE = "#888888"
 """Of what has no market."""
+METHOD_COLORS: Mapping[str, str] = {
+    "market": COLORS[0],
+    "fedavg": COLORS[1],
+    "paper": COLORS[2],
+    "unaligned": COLORS[3],
+    "alone": BASELINE,
+}
+"""Of methods that are compared with one another, in every picture."""
 
 
 @contextlib.contextmanager

@@ -137,7 +137,7 @@ def promises(group: Group) -> Chart:
     return kept_promises(
         pairs,
         "One dot for each agent and round in which it bought: the gains that the broker reported, against the fall of "
-        "its loss on test data in that round, its own training included. On the line both are the same.",
+        "its loss on test data in that round, its own training included.",
     )
 
 

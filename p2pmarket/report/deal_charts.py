@@ -20,6 +20,9 @@ from p2pmarket.units import CREDIT
 MAX_DOTS = 700
 """Of one kind in one chart; of more every so many is shown."""
 MAX_BARS = 40
+HOW_TO_READ = (
+    "A dot on the dashed line kept its promise; above it the loss fell further than promised, below it less far."
+)
 _SINGLY = 60
 """Up to so many bids are shown one by one, more by their mean in each bin."""
 
@@ -95,6 +98,7 @@ def kept_promises(pairs: Sequence[tuple[float, float]], caption: str) -> Chart:
     """Promised gains (x) against how the loss changed afterwards (y)."""
     kept = [pair for pair in pairs if all(map(known, pair))]
     few = every(kept, MAX_DOTS)
+    caption += f" {HOW_TO_READ}"
     caption += f" {len(few)} of {len(kept)} shown." if len(few) < len(kept) else ""
     dots = Dots("a purchase", tuple(x for x, _ in few), tuple(y for _, y in few), 0)
     marks = (dots,) if few else ()

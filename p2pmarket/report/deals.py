@@ -105,7 +105,7 @@ def endings_table(deals: Sequence[Deal]) -> Table:
     for deal in deals:
         if deal.reason and deal.reason != deal.state:
             reasons[deal.ending][shown(deal.reason.replace("-", " "))] += 1
-    rows = tuple(
+    rows: tuple[tuple[str, ...], ...] = tuple(
         (
             ending,
             f"{counts[ending]:,}",
@@ -115,8 +115,10 @@ def endings_table(deals: Sequence[Deal]) -> Table:
         for ending in ENDINGS
         if counts[ending]
     )
-    right = frozenset({"trades", "share"})
-    return Table("How trades ended", ("ending", "trades", "share", "reasons"), rows, right, empty="No trades yet.")
+    columns: tuple[str, ...] = ("ending", "trades", "share", "reasons")
+    if not any(reasons.values()):
+        columns, rows = columns[:-1], tuple(row[:-1] for row in rows)
+    return Table("How trades ended", columns, rows, frozenset({"trades", "share"}), empty="No trades yet.")
 
 
 def largest_table(deals: Sequence[Deal], at_title: str, at_text: dict[float, str] | None = None) -> Table:

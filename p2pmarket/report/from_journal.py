@@ -17,7 +17,18 @@ from p2pmarket.report import deal_charts
 from p2pmarket.report.deals import Deal, endings_table, largest_table, who_with_whom
 from p2pmarket.report.from_ledger import ask_of, with_report
 from p2pmarket.report.story import Chart, Line, Section, Story, Table, Tile, Words
-from p2pmarket.report.words import MAX_SENTENCE, credits, left_out, listed, many, moment, number, short_names, shown
+from p2pmarket.report.words import (
+    MAX_SENTENCE,
+    credits,
+    left_out,
+    listed,
+    many,
+    moment,
+    number,
+    short_name,
+    short_names,
+    shown,
+)
 from p2pmarket.units import CREDIT
 
 FILE = "journal.sqlite"
@@ -54,7 +65,7 @@ def story_of_journal(folder: Path) -> Story:
     told = deal_charts.kept_promises(
         deal_charts.next_losses(buying),
         "One dot for each visit with a purchase: the gain that was promised, against how far this agent's loss had "
-        "fallen at its next visit, its own training included. On the line both are the same.",
+        "fallen at its next visit, its own training included.",
     )
     times = {deal.at: moment(deal.at * 1000) for deal in deals}
     sections = (
@@ -77,7 +88,14 @@ def story_of_journal(folder: Path) -> Story:
     about += f"{credits(earned)}; {many(len(trades), 'trade')} in the journal"
     begun = f", the first on {moment(trades[0].noted_ms)[:10]}" if trades else ""
     headline = f"{about}{begun}." if trades else "No trades yet: the journal is empty."
-    return Story("Report of an agent", f"Agent …{me[-8:]}", headline, tiles, sections, warnings)
+    return Story(
+        "Report of an agent",
+        f"{shown(folder.resolve().name)} (agent {short_name(me)})",
+        headline,
+        tiles,
+        sections,
+        warnings,
+    )
 
 
 def _if(deals: Sequence[Deal], section: Section) -> tuple[Section, ...]:

@@ -44,6 +44,7 @@ def story_of_ledger(folder: Path) -> Story:
         rows, accounts, history, market = ledger.trades(), ledger.accounts(), ledger.history(), ledger.market
     broker = identity.peer_id
     peers = [account.peer for account in accounts] + [peer for row in rows for peer in (row.buyer, row.seller)]
+    peers += [row.peer for row in history]
     names = short_names(peers, {broker: "the broker"})
     deals = [deal_of_row(row, names) for row in reversed(rows)]
     agents = [names[account.peer] for account in accounts if account.peer != broker]
@@ -63,7 +64,7 @@ def story_of_ledger(folder: Path) -> Story:
     told = deal_charts.kept_promises(
         deal_charts.next_losses(deals),
         "One dot for each visit with a purchase: the gain that was reported, against how far the buyer's loss had "
-        "fallen at its next visit. On the line both are the same.",
+        "fallen at its next visit.",
     )
     times = {deal.at: moment(deal.at * 1000) for deal in deals}
     balances, table = _balances(history, names, broker), _accounts(accounts, names, deals)
@@ -148,7 +149,7 @@ def _balances(history: Sequence[HistoryRow], names: Mapping[str, str], broker: s
     for place, peer in enumerate(chosen):
         points = [*deal_charts.every(steps[peer], MAX_STEPS), (last, steps[peer][-1][1])]
         x, y = tuple(at for at, _ in points), tuple(balance for _, balance in points)
-        lines.append(Line(names.get(peer, shown(peer)), x, y, place))
+        lines.append(Line(names[peer], x, y, place))
     caption = "After each movement of money."
     caption += f" The {len(chosen)} accounts that traded most, of {len(steps)}." if len(steps) > len(chosen) else ""
     return Chart("Balances over time", caption, "time, UTC", "credits", tuple(lines), x_axis="time")

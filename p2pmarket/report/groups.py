@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from p2pmarket import charts
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import Facts, RunResult
 from p2pmarket.report.deals import Deal
@@ -20,7 +21,6 @@ from p2pmarket.report.words import known, method_name, shown
 _ORDER = ("market", "paper", "unaligned", "fedavg", "alone")
 _OWN_FIELDS = ("scenario.method", "scenario.protocol")
 """Settings that every run tells in a field of its own too."""
-_COLORS = {"market": 0, "paper": 1, "unaligned": 3, "fedavg": 2, "alone": BASELINE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,8 @@ def groups_of(runs: Sequence[RunResult]) -> tuple[Group, ...]:
 def _color(group: Group, place: int, groups: Sequence[Group], order: Sequence[Any]) -> int:
     """By method where that is all in which groups differ; with whoever is alone in the colour of the same setting."""
     if len({one.method for one in groups}) == len(groups):
-        return _COLORS.get(group.method, 5)
+        color = charts.METHOD_COLORS.get(group.method, charts.COLORS[5])
+        return BASELINE if color == charts.BASELINE else charts.COLORS.index(color)
     beside = {one.method for one in groups} - {"alone"}
     return (order.index(group.settings) if len(beside) == 1 else place) % 8
 

@@ -18,6 +18,8 @@ MAX_SENTENCE = 400
 """Characters of a stranger's sentence."""
 MAX_KNOWN = 1e100
 """A loss above it is on its way out of what a float holds: it counts as diverged, and no chart could show it."""
+PEER_CHARACTERS = 8
+"""Of a peer id, the last, as all begin alike; the command line shows as many."""
 MAX_SECONDS = 1e12
 """Of a duration that anything took."""
 
@@ -137,12 +139,21 @@ def many(count: int, one: str, several: str = "") -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
+def short_name(peer: str) -> str:
+    """A peer id as people compare it.
+
+    >>> short_name("12D3KooWeBdNMuv1"), short_name("peer"), short_name("")
+    ('…eBdNMuv1', 'peer', 'unknown')
+    """
+    return f"…{peer[-PEER_CHARACTERS:]}" if len(peer) > PEER_CHARACTERS else peer or "unknown"
+
+
 def short_names(peers: Iterable[str], known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A name for every peer id: a known one, or the last eight characters, more of them where that is two peers'."""
+    """A name for every peer id: a known one, or its last characters; the whole id where those are two peers'."""
     names = dict(known or {})
     for peer in sorted({*peers} - {*names}):
-        short = next((peer[-size:] for size in (8, 16) if f"…{peer[-size:]}" not in names.values()), peer)
-        names[peer] = f"…{short}" if short != peer else peer or "unknown"
+        short = short_name(peer)
+        names[peer] = peer if short in names.values() else short
     return names
 
 

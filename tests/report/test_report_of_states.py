@@ -15,7 +15,7 @@ from p2pmarket.ledger.journal import Ledger
 from p2pmarket.report.find import story_of
 from p2pmarket.report.page import write_page
 from p2pmarket.report.story import Chart, Story, Table, Words
-from p2pmarket.report.words import credits
+from p2pmarket.report.words import credits, short_names
 
 
 def tables(story: Story) -> dict[str, Table]:
@@ -62,9 +62,24 @@ def test_an_agents_page_is_what_its_journal_says(market: Path) -> None:
     assert all(row[6] == "0.10" for row in tables(story)["The largest trades"].rows if row[2] == "this agent")
 
 
+def test_an_agents_page_is_named_as_its_folder_and_as_others_name_the_agent(market: Path) -> None:
+    peers = {name: Identity.load(market / name / "identity.key").peer_id for name in ("left", "right")}
+    names = {name: f"…{peer[-8:]}" for name, peer in peers.items()}
+    story = story_of(market / "left")
+    assert story.title == f"left (agent {names['left']})"
+    assert [row[0] for row in tables(story)["Partners"].rows] == [names["right"]]
+    assert {*names.values()} < {row[0] for row in tables(story_of(market / "broker"))["Accounts"].rows}
+
+
+def test_two_peers_that_end_alike_are_told_apart() -> None:
+    names = short_names(["a" * 30 + "b" * 8, "c" * 30 + "b" * 8])
+    assert sorted(names.values(), key=len) == ["…" + "b" * 8, "c" * 30 + "b" * 8]
+
+
 def test_promises_are_compared_with_the_next_visit(market: Path) -> None:
     drawn = charts(story_of(market / "broker"))["Promised and kept"]
     (dots,) = drawn.marks
+    assert "A dot on the dashed line kept its promise; above it the loss fell further than promised" in drawn.caption
     assert drawn.diagonal and len(dots.x) >= 1 and all(promised > 0 for promised in dots.x)
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from results_examples import CREDIT, made_up_run, sweep, two_agents, without_trades, write_runs
 
+from p2pmarket import charts
 from p2pmarket.errors import DataError
+from p2pmarket.experiments import figures
 from p2pmarket.experiments.results import RunResult, read_all
-from p2pmarket.report import deals, from_paper, groups, words
+from p2pmarket.report import deals, drawing, from_paper, groups, words
 from p2pmarket.report.deals import Deal, endings_table, largest_table, who_with_whom
 from p2pmarket.report.find import story_of
 from p2pmarket.report.page import write_page
@@ -101,6 +103,18 @@ def test_a_sweep_is_compared_by_what_it_sets(tmp_path: Path) -> None:
     assert [one.title for one in story.sections if one.folded] == [
         "The trades of market, fee_percent=1.5", "The trades of market, fee_percent=5",
     ]  # fmt: skip
+
+
+def test_a_method_has_one_colour_on_pages_and_in_plots(tmp_path: Path) -> None:
+    methods = ("market", "fedavg", "paper", "unaligned", "alone")
+    runs = [made_up_run(place, method, rounds=1) for place, method in enumerate(methods)]
+    colors = {group.method: drawing.css_color(group.color) for group in groups.groups_of(runs)}
+    as_hex = {f"var(--s{place})": color for place, color in enumerate(charts.COLORS)} | {"var(--s-base)": "#888888"}
+    assert {method: as_hex[color] for method, color in colors.items()} == charts.METHOD_COLORS
+    assert all(
+        figures._colour(method, place) == charts.METHOD_COLORS[method]
+        for place, method in enumerate(("market", "fedavg", "alone"))
+    )
 
 
 def test_a_method_that_is_swept_is_no_setting(tmp_path: Path) -> None:
@@ -262,6 +276,14 @@ def test_only_money_that_stayed_moved_counts() -> None:
     assert matrix.cells[0][1].note == "3.00"
     assert [row[0] for row in endings_table(told).rows] == ["settled", "refunded", "no gain to buy", "still open"]
     assert [row[-2] for row in largest_table(told, "round").rows] == ["2.00", "1.00"]
+
+
+def test_reasons_are_a_column_where_any_was_given() -> None:
+    silent, told = deal("A", "B", "delivered", CREDIT), deal("A", "B", "declined", reason="too-dear", weight=1.0)
+    assert endings_table([silent]).columns == ("ending", "trades", "share")
+    assert endings_table([silent]).rows == (("settled", "1", "100 %"),)
+    assert endings_table([silent, told]).columns[-1] == "reasons"
+    assert [row[-1] for row in endings_table([silent, told]).rows] == ["", "too dear (1)"]
 
 
 def test_free_trades_are_seen_in_the_matrix() -> None:
