@@ -6,7 +6,7 @@ A rows.json or a results folder that cannot be read raises DataError.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ from p2pmarket.report.story import Part, Section, Story, Table, Tile, Tone, Word
 from p2pmarket.report.words import MAX_SENTENCE, left_out, many, number, shown, with_half
 
 ROWS_FILE = "rows.json"
-DEPTH = 3
-"""Folders below the first in which results are looked for."""
+DEPTH = 2
+"""How far below the first folder others are looked for: beneath may lie what is no concern of this page."""
 MAX_FOLDERS = 30
 MAX_ROWS = 300
 MAX_NAME = 140
@@ -40,7 +40,7 @@ NOT_COMPLETE = "Not every experiment was run whole, so this page is of a part of
 
 def is_paper(folder: Path) -> bool:
     """Whether there is anything of `paper`, or several results, in this folder."""
-    return (folder / ROWS_FILE).is_file() or next(_results_in(folder), None) is not None
+    return (folder / ROWS_FILE).is_file() or next(folders_in(folder, holds_results), None) is not None
 
 
 def holds_results(folder: Path) -> bool:
@@ -55,8 +55,8 @@ def story_of_paper(folder: Path) -> Story:
     """
     rows, sentences, missing, complete = _read_rows(folder)
     names = list(dict.fromkeys(str(row.get("experiment") or "") for row in rows))
-    found = sorted(_results_in(folder))
-    pictures, hidden = pictures_in(folder)
+    found = sorted(folders_in(folder, holds_results))
+    pictures, hidden = pictures_in(folder, None if (folder / ROWS_FILE).is_file() else found)
     agreeing, claims = _agreeing(rows)
     sections: list[Section] = []
     broken: list[str] = []
@@ -76,7 +76,16 @@ def story_of_paper(folder: Path) -> Story:
         if parts:
             sections.append(Section(f"experiment-{place}", shown(name) or "Plots", tuple(parts)))
     for place, results in enumerate(found[:MAX_FOLDERS]):
-        runs, name = read_all(results), shown(str(results.relative_to(folder)))
+        name = shown(str(results.relative_to(folder)))
+        try:
+            runs = read_all(results)
+        except (
+            DataError,
+            OSError,
+        ) as error:  # nobody named this folder: it may be another's, and the page is of others
+            why = shown(reason_of(error.__context__ or error), MAX_SENTENCE)
+            broken.append(f"{name} cannot be read and is left out: {why}.")
+            continue
         sections.append(_section(name, runs, f"results-{place}"))
         broken += [f"{name}: {one}" for one in (*broken_ledgers(runs), *diverged_of(runs))]
         problems += [f"{name}: {one}" for one in problems_of(runs)]
@@ -196,16 +205,20 @@ def _interval(low: str, high: str) -> str:
     return f"≥ {low}" if low else f"≤ {high}" if high else "anything"
 
 
-def _results_in(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """Folders beneath that hold results."""
+def folders_in(folder: Path, fits: Callable[[Path], bool], depth: int = DEPTH) -> Iterator[Path]:
+    """Folders beneath that fit, and nothing inside of them; what may not be looked into is passed over."""
     try:
         inside = sorted(folder.iterdir())
     except OSError:
         return
     for one in inside:
-        if not one.is_dir() or one.is_symlink():
+        try:
+            if not one.is_dir() or one.is_symlink():
+                continue
+            found = fits(one)
+        except OSError:
             continue
-        if holds_results(one):
+        if found:
             yield one
         elif depth > 1:
-            yield from _results_in(one, depth - 1)
+            yield from folders_in(one, fits, depth - 1)

@@ -5,7 +5,7 @@ Knows: where plots lie. Refuses to know: what they show. What is no PNG, or no r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from p2pmarket.experiments.reading import open_regular
@@ -16,16 +16,20 @@ from p2pmarket.report.words import shown
 MAX_PICTURE_BYTES = 500_000
 MAX_PICTURES_BYTES = 2_500_000
 """Of all pictures of a page; as text in it they take a third more."""
-DEPTH = 5
+DEPTH = 3
 """Folders below the first in which plots are looked for."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def pictures_in(folder: Path) -> tuple[dict[str, list[Picture]], int]:
-    """Plots by the folder they lie in, or by their own name, and how many were too many, too large or none."""
+def pictures_in(folder: Path, only: Sequence[Path] | None = None) -> tuple[dict[str, list[Picture]], int]:
+    """Plots by the folder they lie in, or by their own name, and how many were too many, too large or none.
+
+    :param only: the folders beneath it whose plots are meant; None: all
+    """
     kept: dict[str, list[Picture]] = {}
     left, hidden = MAX_PICTURES_BYTES, 0
-    for path in sorted(_pngs(folder)):
+    roots = ((folder, DEPTH),) if only is None else tuple((one, 1) for one in only)
+    for path in sorted(path for root, depth in roots for path in _pngs(root, depth)):
         data = _png(path, min(left, MAX_PICTURE_BYTES))
         if not data:
             hidden += 1
@@ -47,16 +51,21 @@ def _png(path: Path, most: int) -> bytes:
     return data if data.startswith(_PNG) else b""
 
 
-def _pngs(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+def _pngs(folder: Path, depth: int) -> Iterator[Path]:
     """Those beneath, but for what a single run left."""
     try:
         inside = list(folder.iterdir())
     except OSError:
         return
     for one in inside:
-        if one.is_symlink():
+        try:
+            if one.is_symlink():
+                continue
+            inner = one.is_dir() and not (one / RUN_FILE).exists()
+            picture = one.suffix == ".png" and not one.is_dir()
+        except OSError:
             continue
-        if one.suffix == ".png" and not one.is_dir():
+        if picture:
             yield one
-        elif depth > 0 and one.is_dir() and not (one / RUN_FILE).exists():
+        elif inner and depth > 0:
             yield from _pngs(one, depth - 1)

@@ -97,6 +97,49 @@ def test_no_folder_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "there is no folder" in capsys.readouterr().err
 
 
+def test_a_file_is_told_from_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "README.md").write_text("read me")
+    assert main(["report", str(tmp_path / "README.md")]) == 2
+    said = capsys.readouterr().err
+    assert "README.md is a file; name the folder" in said and "there is no folder" not in said
+
+
+def test_the_root_of_a_testnet_names_what_can_be_reported_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, file in (("broker", "ledger"), ("agent-0", "journal"), ("agent-1", "journal"), ("bootstrap", "")):
+        folder = tmp_path / "peers" / name
+        folder.mkdir(parents=True)
+        (folder / "identity.key").touch()
+        if file:
+            (folder / f"{file}.sqlite").touch()
+    assert main(["report", str(tmp_path)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "beneath it are peers/agent-0, peers/agent-1, peers/broker: name one of them" in said
+
+
+def test_folders_are_searched_two_deep_and_no_further(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_runs(tmp_path / "a" / "b" / "c", [made_up_run(rounds=1)])
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "page.html")]) == 2
+    assert "is nothing that a report can tell of" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "a"), "--out", str(tmp_path / "page.html")]) == 0
+
+
+def test_a_folder_that_was_only_found_is_left_out_where_it_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_runs(tmp_path / "mine", [made_up_run(rounds=1)])
+    theirs = write_runs(tmp_path / "theirs", [made_up_run(rounds=1)])
+    (theirs / "runs" / "000-market-seed1" / "run.json").write_text("{")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "page.html"), "--json"]) == 0
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    page = (tmp_path / "page.html").read_text()
+    assert warning.startswith("theirs cannot be read and is left out: JSONDecodeError(")
+    assert "remove" not in warning and "Results: mine" in page and "image/png" not in page
+
+
 def test_without_matplotlib_it_says_what_to_install(results: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None; from p2pmarket.cli import main; "
