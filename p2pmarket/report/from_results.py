@@ -38,6 +38,7 @@ from p2pmarket.report.groups import (
 from p2pmarket.report.pictures import pictures_in
 from p2pmarket.report.results_tables import agents_table, checked, comparison_table, mean_words, runs_table
 from p2pmarket.report.story import Part, Section, Story, Tile, Tone, Words
+from p2pmarket.report.visits import failure_sentences, failures_of, failures_words
 from p2pmarket.report.words import MAX_SENTENCE, credits, duration, listed, many, metric, shown
 from p2pmarket.units import format_bytes
 
@@ -73,7 +74,7 @@ def story_of_results(folder: Path) -> Story:
     ]
     return Story(
         "Report of an experiment", title, headline(groups, first), tiles(runs, groups, first), tuple(sections),
-        tuple(broken[:3]),
+        (*broken[:3], *failure_sentences(failures_of(runs))),
     )  # fmt: skip
 
 
@@ -94,6 +95,7 @@ def headline(groups: Sequence[Group], first: Group) -> str:
         parts += " in the market" if alone is not None else f" with {first.label}"
         parts += f" against {_mean(alone, accuracy)} alone; " if alone is not None else "; "
     parts += sums_sentence(sums(deals_of(first)))
+    parts += failures_words(failures_of(first.runs), len(first.agents))
     verified = [run for run in first.runs if checked(run)]
     if not first.has_broker or not verified:
         return f"{parts}."

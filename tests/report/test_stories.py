@@ -17,7 +17,7 @@ from p2pmarket import charts
 from p2pmarket.errors import DataError
 from p2pmarket.experiments import figures
 from p2pmarket.experiments.results import RunResult, read_all
-from p2pmarket.report import deals, drawing, from_paper, groups, words
+from p2pmarket.report import deals, drawing, from_paper, groups, visits, words
 from p2pmarket.report.deals import Deal, endings_table, largest_table, who_with_whom
 from p2pmarket.report.find import story_of
 from p2pmarket.report.page import write_page
@@ -32,7 +32,7 @@ def table(story: Story, title: str) -> Table:
     return next(part for one in story.sections for part in one.parts if isinstance(part, Table) and part.title == title)
 
 
-@pytest.mark.parametrize("module", [words, deals, groups, from_paper])
+@pytest.mark.parametrize("module", [words, deals, groups, from_paper, visits])
 def test_examples_in_docstrings(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type]
     assert found.attempted and not found.failed
@@ -154,7 +154,7 @@ def test_what_went_wrong_comes_first_and_last(tmp_path: Path) -> None:
         write_runs(tmp_path, [made_up_run(rounds=4, verified=False, problem="the broker was not reached")])
     )
     assert "THE LEDGER DOES NOT VERIFY" in story.headline
-    assert story.warnings == problems_of(story)[:1]
+    assert story.warnings == (problems_of(story)[0], "A: 1 of 4 visits failed: the broker was not reached.")
     assert "1 micro-credit too much" in story.warnings[0]
     assert problems_of(story)[1] == "The broker was not reached (1 agent and round)."
     assert {tile.label: tile.tone for tile in story.tiles}["ledger"] == "bad"
