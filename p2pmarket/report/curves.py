@@ -47,7 +47,7 @@ def learning(groups: Sequence[Group]) -> list[Chart]:
     tasks = sorted({row.task for row in rows})
     charts = [
         _curves(
-            f"All agents of {shown(task)}" if len(tasks) > 1 else f"All {len(agents)} agents",
+            f"All agents of {shown(task)}" if len(tasks) > 1 else everybody(compared),
             compared,
             [row for row in rows if row.task == task],
             task=task,
@@ -55,6 +55,17 @@ def learning(groups: Sequence[Group]) -> list[Chart]:
         for task in tasks[:MAX_TASKS]
     ]
     return charts + [_ends(compared, task, [row for row in rows if row.task == task]) for task in tasks[:MAX_TASKS]]
+
+
+def everybody(groups: Sequence[Group]) -> str:
+    """Who is in the mean over all agents: as many as there are in a run, which may differ from run to run."""
+    runs = [{row.agent for row in run.rounds} for group in groups for run in group.runs]
+    names: set[str] = set().union(*runs)
+    if all(one == names for one in runs):
+        return f"All {len(names):,} agents"
+    sizes = [f"{size:,}" for size in sorted({len(one) for one in runs})]
+    each = " or ".join(sizes) if len(sizes) <= 3 else f"{sizes[0]} to {sizes[-1]}"
+    return f"All agents of each run: {each} of {len(names):,}"
 
 
 def losses(groups: Sequence[Group]) -> Chart:
