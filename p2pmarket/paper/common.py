@@ -6,6 +6,7 @@ raises `ScenarioError`; a data set that is not there, `DataError`, which an expe
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.spread import mean_and_spread as mean_and_spread
 from p2pmarket.experiments.sweep import run_sweep
 from p2pmarket.experiments.worlds.contract import Place
-from p2pmarket.paper.finding import Context, Row
+from p2pmarket.paper.finding import TOO_FEW_SEEDS, Context, Row
 
 SOME = 0.1
 """The least that counts as more than nothing, in points or per cent: a gain of 0 is no gain."""
@@ -43,12 +44,13 @@ def runs_of(context: Context, document: Document, name: str, seeds: int) -> list
     :raises ScenarioError, DataError, MachineFault: as `run_sweep`
     """
     folder = context.folder / f"{name}-{context.effort}"
+    label = context.folder.name if name == "runs" else f"{context.folder.name}, {name}"
     of, finished = len(points_of(document)) * seeds, set[str]()
 
     def told(run: str, rounds: int, of_rounds: int) -> None:
         if rounds == of_rounds:
             finished.add(run)
-        context.progress(f"{context.folder.name}: {run}", len(finished), of)
+        context.progress(f"{label}: {run}", len(finished), of)
 
     place = Place(context.data, context.device)
     return run_sweep(document, folder, place=place, jobs=context.jobs, seeds=tuple(range(seeds)), progress=told)
@@ -97,10 +99,15 @@ def row_of(
 ) -> Row:
     """A row from one value a seed; nan, which agrees with nothing, where there is none or one of them is not finite.
 
-    Without an end of the interval it claims nothing (`Row.agrees`).
+    Without an end of the interval it claims nothing (`Row.agrees`). Where its own interval is wider than the
+    stated one, the note says so (`Row.too_few_seeds`).
     """
     mean, spread = mean_and_spread(values) if values else (math.nan, None)
-    return Row(experiment, row, paper, mean, low, high, unit, spread, note)
+    made = Row(experiment, row, paper, mean, low, high, unit, spread, note)
+    if not made.too_few_seeds:
+        return made
+    why = f"{TOO_FEW_SEEDS}, as the mean over these is less sure than the stated interval is wide"
+    return dataclasses.replace(made, note=f"{note}; {why}" if note else why)
 
 
 def purchases_of(experiment: str, markets: Iterable[RunResult]) -> Row:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+TOO_FEW_SEEDS = "too few seeds to tell"
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -40,6 +42,11 @@ class Row:
         if math.isinf(self.low) and math.isinf(self.high):
             return None
         return math.isfinite(self.measured) and self.low <= self.measured <= self.high
+
+    @property
+    def too_few_seeds(self) -> bool:
+        """Whether the mean's own interval is wider than the stated one, so that the verdict is chance's as well."""
+        return self.spread is not None and self.spread > (self.high - self.low) / 2
 
     def to_json(self) -> dict[str, Any]:
         """For rows.json and --json; what is not finite is null."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from p2pmarket.errors import DataError
 from p2pmarket.files import write_whole
-from p2pmarket.paper.finding import Finding, Row
+from p2pmarket.paper.finding import TOO_FEW_SEEDS, Finding, Row
 
 ROWS_FILE = "rows.json"
 VERDICTS = {True: "yes", False: "NO", None: ""}
@@ -33,7 +33,7 @@ def cells_of(row: Row) -> tuple[str, str, str, str, str]:
         "" if row.paper is None else f"{number(row.paper)}{unit}",
         f"{ours}{unit}",
         interval(row.low, row.high),
-        VERDICTS[row.agrees],
+        f"{VERDICTS[row.agrees]} ({TOO_FEW_SEEDS})" if row.too_few_seeds else VERDICTS[row.agrees],
     )
 
 

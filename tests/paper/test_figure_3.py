@@ -48,6 +48,15 @@ def test_when_b_takes_the_lead_from_a(errors: list[tuple[float, float]], when: i
     assert figure_3._overtaken(figure_3.error_ratios(market(*errors))) == when
 
 
+def test_a_lead_that_no_seed_shows_is_told_as_what_does_not_agree() -> None:
+    overtaken, never = market((1, 2), (1, 2), (2, 1)), market((1, 2), (1, 2))
+    shown = "what the paper shows of one run, that A leads first and B later, happens in "
+    assert figure_3._leading([never, never]) == f"what does not agree in every seed: {shown}0 of 2 seeds"
+    some = f"what does not agree in every seed: {shown}1 of 2 seeds (B from round 3, the median)"
+    assert figure_3._leading([overtaken, never]) == some
+    assert figure_3._leading([overtaken]) == f"{shown}1 of 1 seeds (B from round 3, the median)"
+
+
 def test_who_bought_when() -> None:
     assert figure_3.bought(market((1, 2)), "A") == []
     assert figure_3.bought(market((1, 2)), "B") == [1]

@@ -39,6 +39,20 @@ def test_a_row_without_an_end_claims_nothing_and_counts_for_nothing() -> None:
     assert agreement([row]) == "Does not agree in 0 of 0 rows"
 
 
+def test_a_mean_that_is_less_sure_than_its_interval_is_wide_is_told() -> None:
+    unsure = row_of("x", "A", [1.0, 3.0], low=1.0, high=3.0, note="one run")
+    assert unsure.agrees is True, "it is computed all the same"
+    assert unsure.too_few_seeds and unsure.note.startswith("one run; too few seeds to tell")
+    assert unsure.to_json()["note"] == unsure.note
+    for sure in (
+        row_of("x", "A", [1.9, 2.1], low=0.0, high=4.0, note="one run"),
+        row_of("x", "A", [1.0, 3.0], low=1.0, note="one run"),  # no end, no width
+        row_of("x", "A", [2.0], low=1.0, high=3.0, note="one run"),
+        row_of("x", "A", [1.0, 3.0], note="one run"),
+    ):
+        assert not sure.too_few_seeds and sure.note == "one run"
+
+
 def bought(*counts: int) -> RunResult:
     return RunResult(
         {}, tuple(RoundRow("r", "market", 0, "A", "t", 1, 0.0, 1.0, 1.0, bought=one) for one in counts), ()

@@ -24,6 +24,8 @@ def finding(*rows: Row, name: str = "figure-3", missing: str = "") -> Finding:
 def test_a_row_in_words() -> None:
     assert cells_of(row(spread=0.9621)) == ("A", "42.84 %", "41 ± 0.962 %", "39.84 to 45.84", "yes")
     assert cells_of(row(measured=30.0))[-1] == "NO"
+    assert cells_of(row(spread=3.1))[-1] == "yes (too few seeds to tell)"
+    assert cells_of(row(measured=30.0, spread=3.1))[-1] == "NO (too few seeds to tell)"
     assert cells_of(row(measured=math.nan))[2:] == ("nothing %", "39.84 to 45.84", "NO")
 
 
