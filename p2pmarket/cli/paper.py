@@ -1,25 +1,26 @@
 """`paper`: the paper's experiments, each as a table beside the paper's numbers, with plots and one sentence.
 
-Knows: flags, progress and tables. Refuses to know: any experiment (paper/). Exit code 0 when something was measured and
-every row of it that claims anything lies in its stated interval, 1 otherwise. What could not run is no disagreement, as
-data sets are the user's to bring: it changes no exit code, is told in the last sentence, and makes "complete" false.
+Knows: flags, tables and what is said. Refuses to know: any experiment (paper/). Exit code 0 when every row that claims
+anything lies in its stated interval, 1 otherwise. What could not run is no disagreement, as data sets are the user's to
+bring: beside what was measured it changes no exit code, is told in the last sentence, and makes "complete" false. Where
+nothing at all could be measured it raises `DataError` (exit code 2), and leaves rows.json as it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from p2pmarket.cli.paper_progress import Progress
 from p2pmarket.cli.show import printable
 from p2pmarket.errors import DataError, SettingsError
 from p2pmarket.files import disk_errors
@@ -57,6 +58,20 @@ def paper(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace, names: list[str], console: Console) -> list[Finding]:
+    out: Path = given.out.expanduser()
+    progress = Progress(names, Console(stderr=True))
+    try:
+        return _findings(given, names, console, progress)
+    except KeyboardInterrupt:
+        kept = printable(progress.kept(out))
+        print(f"p2pmarket: interrupted; {kept}, and the same command goes on from there", file=sys.stderr)
+        raise
+
+
+def _findings(given: argparse.Namespace, names: list[str], console: Console, progress: Progress) -> list[Finding]:
+    """
+    :raises DataError: nothing could be measured, as data sets are not there; nothing is written then
+    """
     from p2pmarket.paper.finding import Context
     from p2pmarket.paper.output import write_rows
     from p2pmarket.paper.tables import write_tables
@@ -65,9 +80,9 @@ def _run(given: argparse.Namespace, names: list[str], console: Console) -> list[
     out: Path = given.out.expanduser()
     with disk_errors("the results", out):
         out.mkdir(parents=True, exist_ok=True)
-    findings = []
+    findings: list[Finding] = []
     for name in names:
-        with _progress() as told:
+        with progress.experiment(name) as told:
             finding = experiment(name).run(
                 Context(
                     folder=out / name,
@@ -80,15 +95,17 @@ def _run(given: argparse.Namespace, names: list[str], console: Console) -> list[
                     progress=told,
                 )
             )
-        _print(finding, console)
         findings.append(finding)
-        path = write_rows(out, findings, given.effort)
-        tables = write_tables(out)
-    console.print(
-        f"rows: {path}; tables to paste: {tables}; look at everything: p2pmarket report {out}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        if finding.rows or len(names) > 1:
+            _print(finding, console)
+        if any(one.rows for one in findings):
+            path = write_rows(out, findings, given.effort)
+            tables = write_tables(out)
+    if not any(finding.rows for finding in findings):
+        reasons = dict.fromkeys(finding.missing for finding in findings)
+        raise DataError(f"nothing was measured, {', '.join(names)} could not run: {'; '.join(reasons)}")
+    where = f"rows: {path}; tables to paste: {tables}; look at everything: p2pmarket report {out}"
+    console.print(printable(where), highlight=False, markup=False, soft_wrap=True)
     return findings
 
 
@@ -120,7 +137,7 @@ def _print(finding: Finding, console: Console) -> None:
     for name in COLUMNS:
         table.add_column(name, overflow="fold")
     for row in finding.rows:
-        table.add_row(*(Text(printable(cell)) for cell in cells_of(row)))
+        table.add_row(*(Text(_shown(cell, console)) for cell in cells_of(row)))
     if finding.rows:
         console.print(table)
     else:
@@ -132,15 +149,22 @@ def _print(finding: Finding, console: Console) -> None:
         f"plots: {', '.join(map(str, finding.plots))}" if finding.plots else "",
     ):
         if text:
-            console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+            console.print(_shown(text, console), highlight=False, markup=False, soft_wrap=True)
     console.print()
+
+
+def _shown(text: str, console: Console) -> str:
+    """A text without what steers a terminal, and with +- where the output's encoding has no plus-minus sign."""
+    try:
+        "±".encode(console.encoding)
+    except UnicodeEncodeError:
+        text = text.replace("±", "+-")
+    return printable(text)
 
 
 def _whole(findings: Sequence[Finding], *, agrees: bool) -> str:
     """The last sentence: of what was measured, and of what was not."""
     lacking = [finding.experiment for finding in findings if finding.missing]
-    if not any(finding.rows for finding in findings):
-        return f"Nothing was measured: {', '.join(lacking)} could not run."
     words = "Everything that was measured agrees" if agrees else "Not everything that was measured agrees"
     return f"{words}; incomplete, for {', '.join(lacking)} did not run, or not whole." if lacking else f"{words}."
 
@@ -150,13 +174,3 @@ def _notes(finding: Finding) -> Iterator[str]:
     for note in dict.fromkeys(row.note for row in finding.rows if row.note):
         names = [row.row for row in finding.rows if row.note == note]
         yield f"  {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}"
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr while an experiment runs; nothing where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda doing, done, of: bar.update(task, description=printable(doing), completed=done, total=of)

@@ -252,6 +252,10 @@ def _paper(commands: Commands) -> None:
         "paper:paper",
         "the paper's tables and figures, beside its numbers; exit code 1 where a row is outside its interval",
     )
+    paper.epilog = (
+        f"{_EXIT_CODES}. A data set that is not there is your input, where nothing else was measured; beside what was "
+        "measured it is told, and changes no exit code. What is finished is kept: the same command goes on from there"
+    )
     paper.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(EXPERIMENTS)}; or all")
     efforts = paper.add_mutually_exclusive_group()
     for effort, help_text in (

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from p2pmarket.cli import main
 from p2pmarket.cli import paper as command
+from p2pmarket.cli.paper_progress import Progress
 from p2pmarket.errors import MarketError
 from p2pmarket.paper import catalogue, figure_4
 from p2pmarket.paper.finding import Context, Finding, Row
@@ -21,20 +25,28 @@ from p2pmarket.paper.finding import Context, Finding, Row
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Experiments that are made up; the context that figure-4 was given, and what it is to say."""
-    told: dict[str, Any] = {"value": 1.0, "missing": "", "part": ""}
+    told: dict[str, Any] = {"value": 1.0, "spread": None, "missing": "", "part": ""}
 
     def run(context: Context) -> Finding:
         told["context"] = context
         context.progress("running", 1, 2)
         if told["missing"]:
             return Finding("figure-4", "Figure 4", (), "", missing=told["missing"])
-        row = Row("figure-4", "[red]gain", None, told["value"], 0.0, 2.0, "%", note="not negative")
+        row = Row("figure-4", "[red]gain", None, told["value"], 0.0, 2.0, "%", told["spread"], "not negative")
         return Finding("figure-4", "Figure 4", (row,), "A sentence.", (context.folder / "plot.png",), told["part"])
 
     monkeypatch.setattr(figure_4, "run", run)
     monkeypatch.setattr(catalogue, "EXPERIMENTS", {"figure-4": "figure_4"})
     monkeypatch.setattr(command, "EXPERIMENTS", {"figure-4": "figure_4"})
     return told
+
+
+def both(monkeypatch: pytest.MonkeyPatch, other: Callable[[Context], Finding]) -> None:
+    """Makes figure-3, which is `other`, the second of two experiments."""
+    names = {"figure-4": "figure_4", "figure-3": "figure_3"}
+    monkeypatch.setattr(catalogue, "EXPERIMENTS", names)
+    monkeypatch.setattr(command, "EXPERIMENTS", names)
+    monkeypatch.setattr("p2pmarket.paper.figure_3.run", other)
 
 
 def test_a_table_a_sentence_and_rows(
@@ -44,7 +56,7 @@ def test_a_table_a_sentence_and_rows(
     said = capsys.readouterr()
     assert "[red]gain" in said.out and "0 to 2" in said.out and "yes" in said.out
     assert "figure-4: A sentence." in said.out and "not negative" in said.out
-    assert said.err == "", "no progress where there is no terminal"
+    assert said.err == "running: 1 of 2 runs\n", "a line, where there is no terminal"
     context = measured["context"]
     assert (context.effort, context.seeds, context.jobs, context.folder) == ("quick", 3, 1, tmp_path / "figure-4")
     assert json.loads((tmp_path / "rows.json").read_text())["agrees"]
@@ -87,21 +99,74 @@ def test_a_row_outside_is_exit_code_1(
     assert json.loads(capsys.readouterr().out)["agrees"] is False
 
 
-def test_what_could_not_run_is_told_and_is_no_agreement(
+def test_where_nothing_could_be_measured_it_is_the_users_input_and_nothing_is_written(
     measured: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured["missing"] = "there are no images"
-    assert main(["paper", "figure-4", "--json", "--out", str(tmp_path)]) == 1
+    sentence = "nothing was measured, figure-4 could not run: there are no images"
+    assert main(["paper", "figure-4", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.splitlines()[1:] == [f"p2pmarket: {sentence}"]
+    assert main(["paper", "figure-4", "--json", "--out", str(tmp_path)]) == 2
+    assert json.loads(capsys.readouterr().out) == {"event": "error", "code": "bad-data", "sentence": sentence}
+    assert list(tmp_path.iterdir()) == []
+    measured["missing"] = ""
+    assert main(["paper", "figure-4", "--out", str(tmp_path)]) == 0
+    before = (tmp_path / "rows.json").read_text()
+    measured["missing"] = "there are no images"
+    assert main(["paper", "figure-4", "--out", str(tmp_path)]) == 2
+    assert (tmp_path / "rows.json").read_text() == before
+
+
+def test_what_is_missing_beside_what_was_measured_is_told(
+    measured: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both(monkeypatch, lambda context: Finding("figure-3", "Figure 3", (), "", missing="there are no images"))
+    assert main(["paper", "all", "--json", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr()
     line = json.loads(said.out)
-    assert line == {
-        "agrees": False,
-        "complete": False,
-        "rows": [],
-        "missing": [{"experiment": "figure-4", "reason": "there are no images"}],
-    }
-    assert "figure-4, not run: there are no images" in said.err
-    assert "Nothing was measured: figure-4 could not run." in said.err
+    assert line["complete"] is False
+    assert line["missing"] == [{"experiment": "figure-3", "reason": "there are no images"}]
+    assert "figure-3, not run: there are no images" in said.err
+    assert json.loads((tmp_path / "rows.json").read_text())["missing"] == line["missing"]
+
+
+def test_an_interrupt_tells_what_is_kept_and_where(
+    measured: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(context: Context) -> Finding:
+        context.progress("figure-3: 000-market-seed1", 3, 40)
+        raise KeyboardInterrupt
+
+    both(monkeypatch, interrupted)
+    assert main(["paper", "figure-4", "figure-3", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"p2pmarket: interrupted; 1 of 2 experiments, and 3 of 40 runs of figure-3, are finished and kept in "
+        f"{tmp_path}, and the same command goes on from there"
+    )
+    assert (tmp_path / "rows.json").exists()
+
+
+def test_the_plus_minus_sign_is_written_out_where_the_output_has_none(
+    measured: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured["spread"] = 0.5
+    for encoding, sign in (("utf-8", "1 ± 0.5 %"), ("ascii", "1 +- 0.5 %")):
+        written = io.BytesIO()
+        stdout = io.TextIOWrapper(written, encoding=encoding)
+        with monkeypatch.context() as change:
+            change.setattr(sys, "stdout", stdout)
+            assert main(["paper", "figure-4", "--out", str(tmp_path)]) == 0
+        assert sign in written.getvalue().decode(stdout.encoding)
+
+
+def test_lines_are_apart_and_the_last_is_not_lost() -> None:
+    said, now = io.StringIO(), [0.0]
+    progress = Progress(["figure-3"], Console(file=said, width=80), lambda: now[0])
+    with progress.experiment("figure-3") as told:
+        for now[0], done in ((0.0, 0), (1.0, 1), (2.0, 2), (5.9, 3), (6.0, 3), (12.0, 3), (30.0, 4)):
+            told("figure-3: 000-market-seed0", done, 40)
+    assert said.getvalue().splitlines() == [f"figure-3: {done} of 40 runs" for done in (1, 3, 4)]
 
 
 @pytest.mark.parametrize(
@@ -125,14 +190,10 @@ def test_bad_input_is_one_sentence(arguments: list[str], sentence: str, capsys: 
 def test_what_was_found_before_an_error_is_kept(
     measured: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = {"figure-4": "figure_4", "figure-3": "figure_3"}
-    monkeypatch.setattr(catalogue, "EXPERIMENTS", both)
-    monkeypatch.setattr(command, "EXPERIMENTS", both)
-
     def fail(context: Context) -> Finding:
         raise MarketError("no")
 
-    monkeypatch.setattr("p2pmarket.paper.figure_3.run", fail)
+    both(monkeypatch, fail)
     assert main(["paper", "all", "--out", str(tmp_path)]) == 1
     assert [row["experiment"] for row in json.loads((tmp_path / "rows.json").read_text())["rows"]] == ["figure-4"]
 
