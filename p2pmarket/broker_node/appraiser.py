@@ -164,7 +164,7 @@ class Appraiser:
         whole = not upon and len(tradable) == len(bench.schema.tensors)
         known = self._merges.take(buyer, seller, bench.spec) if whole else None
         if known is None:
-            aligned = self._align(bench, ours, theirs, worker, progress)
+            aligned = self._align(bench, ours, theirs, tradable, worker, progress)
             plan = self._plan(bench, ours, theirs, tradable, aligned, worker)
         else:
             aligned, plan = known
@@ -209,10 +209,14 @@ class Appraiser:
         bench: TaskBench,
         ours: Mapping[str, Tensor],
         theirs: Mapping[str, Tensor],
+        tradable: Sequence[str],
         worker: int,
         progress: Progress,
     ) -> Alignments:
-        """The pair itself is matched: what a shortlist is ranked with goes by way of a third model, and loses gain."""
+        """The pair itself is matched: what a shortlist is ranked with goes by way of a third model, and loses gain.
+
+        Whole, whatever is for sale (`tradable`).
+        """
         evaluator = bench.evaluators[worker]
         weights = align_pair(
             bench.spec,

@@ -93,7 +93,7 @@ def test_a_seller_in_another_order_is_turned_back_only_where_units_are_aligned()
     ours, _ = trained(world)
     shuffled = in_another_order(ours)
     bench = appraiser._benches["images"]
-    aligned = appraiser._align(bench, ours, shuffled, 0, lambda doing, done: None)
+    aligned = appraiser._align(bench, ours, shuffled, list(ours), 0, lambda doing, done: None)
     assert bench.spec is not None
     assert aligned.weights is not None
     back = apply(bench.spec, aligned.weights, shuffled)
@@ -102,7 +102,7 @@ def test_a_seller_in_another_order_is_turned_back_only_where_units_are_aligned()
     unaligned, _ = appraiser_and_world("unaligned")
     bare = unaligned._benches["images"]
     assert bare.spec is None
-    assert unaligned._align(bare, ours, shuffled, 0, lambda doing, done: None) == Alignments(None, None)
+    assert unaligned._align(bare, ours, shuffled, list(ours), 0, lambda doing, done: None) == Alignments(None, None)
     assert "not aligned" in unaligned.alignment["images"]
 
 
@@ -110,5 +110,24 @@ def test_units_that_lie_alike_already_are_merged_as_they_are() -> None:
     appraiser, world = appraiser_and_world("paper")
     ours, _ = trained(world)
     bench = appraiser._benches["images"]
-    aligned = appraiser._align(bench, ours, ours, 0, lambda doing, done: None)
+    aligned = appraiser._align(bench, ours, ours, list(ours), 0, lambda doing, done: None)
     assert appraiser._plan(bench, ours, ours, list(ours), aligned, 0).alignment == "identity"
+
+
+def test_only_units_inside_of_what_is_for_sale_are_aligned() -> None:
+    appraiser, world = appraiser_and_world("paper")
+    ours, _ = trained(world)
+    bench = appraiser._benches["images"]
+    assert bench.spec is not None
+    everything = [one.name for one in bench.spec.classes]
+    shuffled = in_another_order(ours)
+
+    def turned(names: list[str]) -> list[str]:
+        found = appraiser._align(bench, ours, shuffled, names, 0, lambda doing, done: None).weights
+        assert found is not None and list(found) == everything
+        return [name for name, order in found.items() if not torch.equal(order, torch.arange(len(order)))]
+
+    assert turned(list(ours)) == everything
+    first = [name for name in ours if name.startswith(("layers.0.", "layers.1."))]
+    assert turned(first) == everything[:1]
+    assert turned([name for name in ours if name.startswith("layers.0.")]) == []

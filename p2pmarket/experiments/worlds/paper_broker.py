@@ -7,13 +7,14 @@ these are, and how a gain is told, bid for and delivered: that is the broker's a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from p2pmarket.alignment import Permutations, PermutationSpec
 from p2pmarket.appraisal.bench import Bench
-from p2pmarket.appraisal.plan import MergePlan, candidates
+from p2pmarket.appraisal.plan import MergePlan, Progress, candidates
 from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.broker_node.benches import TaskBench
 from p2pmarket.broker_node.merges import Alignments
@@ -48,6 +49,25 @@ class PaperAppraiser(Appraiser):
         super().__init__(terms, benches, seed=seed)
         self._coefficients = tuple(coefficients)
 
+    def _align(
+        self,
+        bench: TaskBench,
+        ours: Mapping[str, Tensor],
+        theirs: Mapping[str, Tensor],
+        tradable: Sequence[str],
+        worker: int,
+        progress: Progress,
+    ) -> Alignments:
+        """Units are matched where both what writes to them and what reads them is for sale (Table 2).
+
+        The paper does not say what it does with units of which only one side is sold; examples/paper/table-2.toml has
+        what was measured.
+        """
+        found = super()._align(bench, ours, theirs, tradable, worker, progress)
+        if found.weights is None or bench.spec is None:
+            return found
+        return Alignments(inside(bench.spec, found.weights, tradable), None)
+
     def _plan(
         self,
         bench: TaskBench,
@@ -66,3 +86,9 @@ class PaperAppraiser(Appraiser):
 
         best = min(self._coefficients, key=loss)
         return MergePlan(label, "model", best, {name: torch.tensor(best) for name in measured.free})
+
+
+def inside(spec: PermutationSpec, found: Permutations, names: Collection[str]) -> dict[str, Tensor]:
+    """The permutations of those classes of units of which every tensor is named; the identity for the others."""
+    whole = {one.name for one in spec.classes if all(axis.tensor in names for axis in one.members)}
+    return {name: order if name in whole else torch.arange(len(order)) for name, order in found.items()}
