@@ -17,6 +17,7 @@ from rich.text import Text
 
 from p2pmarket.cli.show import printable
 from p2pmarket.experiments.document import Document
+from p2pmarket.experiments.results import SUMMARY_FILE
 from p2pmarket.experiments.run import RunPlan
 from p2pmarket.experiments.worlds.contract import World
 from p2pmarket.market import MarketTerms
@@ -24,6 +25,8 @@ from p2pmarket.units import CREDIT
 
 MOST_ROWS = 40
 """Of a table; the rest is in the files."""
+MOST_TOLD = 8
+"""Agents whose problems are told."""
 PIPE_COLUMNS = 240
 MOST_SHOWN = 3
 """Running runs beside the bar."""
@@ -118,8 +121,26 @@ def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
     agents = {name for point in points for name in point["agents"]}
     if 1 < len(agents) and len(points) <= MOST_ROWS:
         console.print(_agents_table(points))
+    _show_agent_problems(console, summary["agent_problems"])
     for problem in summary["problems"][:MOST_ROWS]:
-        console.print(printable(f"A LEDGER IS WRONG: {problem}"), highlight=False, markup=False, soft_wrap=True)
+        _print_line(console, f"A LEDGER IS WRONG: {problem}")
+
+
+def _show_agent_problems(console: Console, problems: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line for each agent that had any, those whose visits failed most often first."""
+    worst = sorted(problems.items(), key=lambda one: one[1]["failed"], reverse=True)
+    for name, one in worst[:MOST_TOLD]:
+        count = f"{one['failed']} of {one['visits']} visits failed: " if one["failed"] else ""
+        more = f" (and {one['reasons'] - 1} other reasons)" if one["reasons"] > 2 else ""
+        more = " (and another reason)" if one["reasons"] == 2 else more
+        _print_line(console, f"{name}: {count}{one['reason']}{more}")
+    if len(worst) > MOST_TOLD:
+        _print_line(console, f"and {len(worst) - MOST_TOLD} more agents with problems, in {SUMMARY_FILE}")
+
+
+def _print_line(console: Console, line: str) -> None:
+    """Whole, however narrow the terminal, and as it is."""
+    console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _agents_table(points: Sequence[Mapping[str, Any]]) -> Table:

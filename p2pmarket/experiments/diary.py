@@ -37,6 +37,9 @@ class Outcome:
     messages: int | None = 0
     """Both None where there is traffic, and nobody counts it."""
     crashes: int = 0
+    visits: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    failed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """By agent: visits to the market, and those that came to nothing."""
     virtual_seconds: float = 0.0
 
 

@@ -286,6 +286,8 @@ class _Market:
             traffic_bytes=self._traffic.bytes,
             messages=self._traffic.messages,
             crashes=len(self._crashes.happened),
+            visits=self._visits.visits,
+            failed=self._visits.failed,
             virtual_seconds=took_seconds,
         )
 

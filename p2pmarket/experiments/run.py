@@ -57,6 +57,8 @@ def run_once(
                 "task": agent.task,
                 "strategy": agent.strategy_name,
                 "about": learner.about,
+                "visits": outcome.visits.get(agent.name, 0),
+                "failed": outcome.failed.get(agent.name, 0),
             }
             for agent, learner in zip(scenario.agents, world.learners, strict=True)
         },

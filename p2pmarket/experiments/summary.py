@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from p2pmarket.experiments.worlds.contract import ALONE
 
 FEW_AGENTS = 16
 """So many are told one by one."""
+MAX_REASON = 300
+"""Characters of a reason that is told again."""
 METHOD_PATH = "scenario.method"
 
 
@@ -27,6 +30,7 @@ def summary_of(runs: Iterable[RunResult]) -> dict[str, Any]:
 
     Every mean has half the width of its 95 % interval over seeds beside it, None for one seed.
     """
+    runs = list(runs)
     facts = [run.facts for run in runs]
     points: dict[str, list[Facts]] = {}
     for one in facts:
@@ -37,7 +41,32 @@ def summary_of(runs: Iterable[RunResult]) -> dict[str, Any]:
         "runs": len(facts),
         "verified": all(is_sound(one) for one in facts),
         "problems": [f"{one['run']}: {problem}" for one in facts for problem in one["ledger"].get("problems", ())],
+        "failed_visits": sum(agent.get("failed", 0) for one in facts for agent in one["agents"].values()),
+        "agent_problems": _agent_problems(runs),
         "points": [_point(same, alone) for same in points.values()],
+    }
+
+
+def _agent_problems(runs: Iterable[RunResult]) -> dict[str, dict[str, Any]]:
+    """What went wrong for each agent, over all runs: agents without a problem are left out."""
+    reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    visits: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    for run in runs:
+        for row in run.rounds:
+            if row.problem:
+                reasons[row.agent][row.problem] += 1
+        for agent, about in run.facts["agents"].items():
+            visits[agent] += about.get("visits", 0)  # of runs of before there is none
+            failed[agent] += about.get("failed", 0)
+    return {
+        agent: {
+            "visits": visits[agent],
+            "failed": failed[agent],
+            "reason": counts.most_common(1)[0][0][:MAX_REASON],
+            "reasons": len(counts),
+        }
+        for agent, counts in reasons.items()
     }
 
 

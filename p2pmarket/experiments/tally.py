@@ -31,10 +31,15 @@ class Visits:
 
     def __init__(self) -> None:
         self._since: defaultdict[str, _Sums] = defaultdict(_Sums)
+        self.visits: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        """Of the visits, those that came to nothing; both of the whole run."""
 
     def note(self, agent: str, result: TradeResult) -> None:
         """One visit."""
         sums = self._since[agent]
+        self.visits[agent] += 1
+        self.failed[agent] += bool(result.problem)
         sums.offered += sum(report.weight > 0 for report in result.reports)
         sums.bought += len(result.bought)
         sums.sold += len(result.sold)

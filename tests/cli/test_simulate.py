@@ -11,6 +11,7 @@ import pytest
 
 from p2pmarket.cli import main
 from p2pmarket.cli import simulate as cli_simulate
+from p2pmarket.cli.simulate_show import _show_agent_problems, terminal
 from p2pmarket.experiments import sweep
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import RunPlan, run_once
@@ -148,6 +149,54 @@ def test_a_ledger_that_does_not_verify_is_exit_code_1(
     assert main(["simulate", small, "--jobs", "1", "--no_plots"]) == 1
     out = capsys.readouterr().out
     assert "DOES NOT VERIFY" in out and r"000-market-seed0: a balance is off\x1b[31m" in out
+
+
+FAILING = """
+import dataclasses
+
+from p2pmarket import Strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Greedy(Strategy):
+    part: float = 0.5
+
+    def bid(self, *given):
+        raise ValueError("oops")
+
+    standing_ask = ask = bid
+"""
+
+
+@pytest.fixture
+def failing(small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A strategy of one's own that fails whenever it is asked, by the name that scenarios have."""
+    (tmp_path / "simulate_failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "simulate_failing:Greedy"
+
+
+def test_a_strategy_that_fails_at_every_visit_is_told(
+    small: str, failing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["simulate", small, "--jobs", "1", "--no_plots", "--set", f"agent.A.strategy={failing}"]
+    assert main([*given, "--out", "failing"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("A: ")]
+    assert line.startswith("A: 2 of 2 visits failed: your strategy simulate_failing:Greedy failed")
+    assert "ValueError: oops" in line
+    summary = json.loads(Path("failing/summary.json").read_text())
+    assert summary["failed_visits"] == 2 and list(summary["agent_problems"]) == ["A"]
+    assert main(["simulate", small, "--jobs", "1", "--no_plots"]) == 0
+    assert "visits failed" not in capsys.readouterr().out
+
+
+def test_few_of_many_agents_with_problems_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"visits": 9, "failed": 3, "reason": "no\x1b[31m answer", "reasons": 3}
+    console = terminal(stderr=False)
+    _show_agent_problems(console, {f"a{number}": one for number in range(1000)})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == r"a0: 3 of 9 visits failed: no\x1b[31m answer (and 2 other reasons)"
+    assert len(lines) == 9 and lines[-1] == "and 992 more agents with problems, in summary.json"
 
 
 def test_an_interrupt_tells_how_much_is_kept(
