@@ -14,9 +14,10 @@ import numpy as np
 
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.report.deal_charts import EIGHT_OF_TEN, RANGE, kept_promises, mean_by
-from p2pmarket.report.groups import Group, ends_of_group, is_accuracy, last_rows
+from p2pmarket.report.groups import Group, is_accuracy, last_rows
+from p2pmarket.report.points import span
 from p2pmarket.report.story import BASELINE, Chart, Dots, Line
-from p2pmarket.report.words import known, method_name, shown
+from p2pmarket.report.words import known, shown
 from p2pmarket.units import CREDIT
 
 MAX_AGENTS = 6
@@ -63,9 +64,7 @@ def everybody(groups: Sequence[Group]) -> str:
     names: set[str] = set().union(*runs)
     if all(one == names for one in runs):
         return f"All {len(names):,} agents"
-    sizes = [f"{size:,}" for size in sorted({len(one) for one in runs})]
-    each = " or ".join(sizes) if len(sizes) <= 3 else f"{sizes[0]} to {sizes[-1]}"
-    return f"All agents of each run: {each} of {len(names):,}"
+    return f"All agents of each run: {span(map(len, runs))} of {len(names):,}"
 
 
 def losses(groups: Sequence[Group]) -> Chart:
@@ -77,37 +76,6 @@ def losses(groups: Sequence[Group]) -> Chart:
     caption = "Mean over all agents and seeds, on test data by which nobody chose anything; the band holds 8 of 10."
     caption += _without_numbers([row.loss for group in groups[:MAX_LINES] for run in group.runs for row in run.rounds])
     return Chart("Loss", caption, "round", "loss", tuple(line for line in lines if line.x), whole_x=True)
-
-
-def by_setting(groups: Sequence[Group]) -> Chart | None:
-    """How a sweep over one number went: the metric at the end against that number; None where it is none."""
-    paths = {tuple(path for path, _ in group.settings) for group in groups}
-    if len(paths) != 1 or len(path := paths.pop()) != 1 or len({group.settings for group in groups}) < 2:
-        return None
-    values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    diverged = 0
-    for group in groups:
-        try:
-            place = float(group.settings[0][1])
-        except ValueError:
-            return None
-        if not known(place):
-            return None
-        ends = ends_of_group(group)
-        values[group.method][place] += ends.values
-        diverged += ends.diverged
-    lines = []
-    for color, (method, found_at) in enumerate(values.items()):
-        alone = method == "alone"
-        line = mean_by(found_at, method_name(method), BASELINE if alone else color, band=EIGHT_OF_TEN)
-        lines.append(dataclasses.replace(line, dashed=alone))
-    accuracy = is_accuracy([row for group in groups for run in group.runs for row in run.rounds])
-    caption = "After the last round, mean over agents and seeds; the band holds 8 of 10."
-    caption += f" {diverged:,} agents of all runs diverged: means are over the others." if diverged else ""
-    return Chart(
-        f"At the end, by {path[0]}", caption, path[0], "accuracy" if accuracy else "loss",
-        tuple(line for line in lines if line.x), y_axis="percent" if accuracy else "number",
-    )  # fmt: skip
 
 
 def balances(group: Group) -> Chart:

@@ -19,10 +19,10 @@ from p2pmarket.report.from_results import (
     NOTHING_WRONG,
     broken_ledgers,
     diverged_of,
-    headline,
     problems_of,
 )
 from p2pmarket.report.groups import chief, groups_of
+from p2pmarket.report.headline import headline
 from p2pmarket.report.pictures import pictures_in
 from p2pmarket.report.results_tables import comparison_table
 from p2pmarket.report.story import Part, Section, Story, Table, Tile, Tone, Words

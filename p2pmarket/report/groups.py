@@ -75,10 +75,15 @@ def groups_of(runs: Sequence[RunResult]) -> tuple[Group, ...]:
 def _color(group: Group, place: int, groups: Sequence[Group], order: Sequence[Any]) -> int:
     """By method where that is all in which groups differ; with whoever is alone in the colour of the same setting."""
     if len({one.method for one in groups}) == len(groups):
-        color = charts.METHOD_COLORS.get(group.method, charts.COLORS[5])
-        return BASELINE if color == charts.BASELINE else charts.COLORS.index(color)
+        return color_of_method(group.method)
     beside = {one.method for one in groups} - {"alone"}
     return (order.index(group.settings) if len(beside) == 1 else place) % 8
+
+
+def color_of_method(method: str) -> int:
+    """A method's colour in charts.py, as story.py counts it."""
+    color = charts.METHOD_COLORS.get(method, charts.COLORS[5])
+    return BASELINE if color == charts.BASELINE else charts.COLORS.index(color)
 
 
 def settings_of(facts: Facts) -> tuple[tuple[str, str], ...]:

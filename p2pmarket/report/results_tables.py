@@ -68,8 +68,9 @@ def agents_table(group: Group, groups: Sequence[Group]) -> Table:
 
 
 def comparison_table(groups: Sequence[Group]) -> Table:
-    """One row a group."""
+    """One row a group; with fees where there were any."""
     rows = []
+    fees = any(count(run.facts, "ledger", "fees") for group in groups for run in group.runs)
     for group in groups[:MAX_ROWS]:
         flat = [row for run in group.runs for row in run.rounds]
         ends = ends_of_group(group)
@@ -82,12 +83,25 @@ def comparison_table(groups: Sequence[Group]) -> Table:
                 f"{metric(min(values), accuracy)} … {metric(max(values), accuracy)}" if values else "",
                 f"{sum(count(facts, 'ledger', 'settled') for facts in ledgers):,.0f}" if group.has_broker else "",
                 credits(sum(count(facts, "ledger", "moved") for facts in ledgers)) if group.has_broker else "",
+                *(
+                    (credits(sum(count(facts, "ledger", "fees") for facts in ledgers)) if group.has_broker else "",)
+                    if fees
+                    else ()
+                ),
             )
         )
-    columns = ("method", "at the end", "range", "settled", "credits")
+    columns = ("method", "at the end", "range", "settled", "credits", *(("fees",) if fees else ()))
     note = left_out(len(groups), len(rows), "settings and methods", "the first")
     wide = any(len(group.label) > SHORT_LABEL for group in groups)
-    note = " ".join(filter(None, ("Means over agents and seeds after the last round; the range is over both.", note)))
+    note = " ".join(
+        filter(
+            None,
+            (
+                "Means over agents and seeds after the last round; the range is over both. Amounts are of all seeds.",
+                note,
+            ),
+        )
+    )
     return Table("Side by side", columns, tuple(rows), frozenset(columns[1:]), note, wide=wide)
 
 

@@ -17,7 +17,7 @@ from p2pmarket import charts
 from p2pmarket.errors import DataError
 from p2pmarket.experiments import figures
 from p2pmarket.experiments.results import RunResult, read_all
-from p2pmarket.report import deals, drawing, from_paper, groups, visits, words
+from p2pmarket.report import deals, drawing, from_paper, groups, points, visits, words
 from p2pmarket.report.deals import Deal, endings_table, largest_table, who_with_whom
 from p2pmarket.report.find import story_of
 from p2pmarket.report.page import write_page
@@ -32,7 +32,7 @@ def table(story: Story, title: str) -> Table:
     return next(part for one in story.sections for part in one.parts if isinstance(part, Table) and part.title == title)
 
 
-@pytest.mark.parametrize("module", [words, deals, groups, from_paper, visits])
+@pytest.mark.parametrize("module", [words, deals, groups, from_paper, visits, points])
 def test_examples_in_docstrings(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type]
     assert found.attempted and not found.failed
@@ -96,7 +96,10 @@ def test_hundreds_of_agents_stay_a_small_page(many: tuple[Story, str]) -> None:
 
 def test_a_sweep_is_compared_by_what_it_sets(tmp_path: Path) -> None:
     story = story_of(sweep(tmp_path))
-    assert "fee_percent=0 (setting 1 of 3)" in story.headline
+    assert story.headline.startswith(
+        "A sweep of 3 settings of pricing.fee_percent, each with 3 agents, 12 rounds, 2 seeds"
+    )
+    assert story.headline.endswith("Charts of trades are of setting 1 of 3, fee_percent=0.")
     swept = chart(story, "At the end, by pricing.fee_percent")
     assert {mark.label: mark.x for mark in swept.marks} == {"market": (0.0, 1.5, 5.0), "alone": (0.0, 1.5, 5.0)}
     assert len(table(story, "Side by side").rows) == 6
