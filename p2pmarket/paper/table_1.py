@@ -1,14 +1,13 @@
 """Table 1 (section 6.1.1): accuracy of two agents out of the market, under FedAvg, and in markets of three kinds.
 
-Knows: the paper's accuracies, and what of each scenario is run with which effort. A data set that is not there is told
-of in `Finding.missing`. What has the paper's own settings is held against its numbers; what is smaller (a CPU's
-profile, or the stand-in) is held against the order of its rows alone.
+Knows: the paper's accuracies, and what of each scenario is run with which effort. Refuses to know: what a row is held
+to (table_1_rows.py). A data set that is not there is told of in `Finding.missing`. What has the paper's own settings is
+held against its numbers; what is smaller (a CPU's profile, or the stand-in), against the order of its rows alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,64 +19,15 @@ from p2pmarket.experiments.document import with_value
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.worlds.contract import ALONE, FEDAVG, MARKET, PAPER, UNALIGNED
 from p2pmarket.experiments.worlds.paper_broker import GRID
-from p2pmarket.paper.common import (
-    SOME,
-    agreement,
-    draw_runs,
-    final,
-    having,
-    less_by,
-    mean_and_spread,
-    paper_document,
-    purchases_of,
-    row_of,
-    runs_of,
-)
-from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding, Row
+from p2pmarket.paper.common import agreement, draw_runs, paper_document, purchases_of, runs_of
+from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding
+from p2pmarket.paper.table_1_rows import AGENTS as AGENTS
+from p2pmarket.paper.table_1_rows import LABELS as LABELS
+from p2pmarket.paper.table_1_rows import Honest, Numbers, beside, by_method, gap_of, honest_rows, means_of, order
 
-AGENTS = ("A", "B")
-LABELS = {
-    ALONE: "out of the market",
-    FEDAVG: "FedAvg",
-    UNALIGNED: "without alignment",
-    PAPER: "with alignment",
-    MARKET: "learned coefficients",
-}
-"""Methods of runs, as the paper's table calls them, and ours."""
 SEEDS = {QUICK: 1, NORMAL: 3, FULL: 3}
-ENOUGH_SEEDS = 3
-"""From which the narrower tolerance is stated."""
-CHANCE, CHANCE_OF_ONE = 1.0, 3.0
-"""Points by which a method of a small profile may fall short of the one before it, with three seeds and with one:
-merges are chosen by loss, and with 600 test images less loss may be less accuracy. At first trades of seeds other than
-those shown, alignment brought from -0.9 to 15 points, and always less loss."""
 _METHODS = "scenario.method"
 _MARKETS = (UNALIGNED, PAPER, MARKET)
-
-
-@dataclasses.dataclass(frozen=True)
-class Numbers:
-    """The paper's, in per cent, and how near ours are to be."""
-
-    rows: Mapping[str, tuple[float, float]]
-    """Method -> A, B."""
-    tolerance: float
-    """In points of accuracy, of a mean over `ENOUGH_SEEDS`."""
-    tolerance_apart: float
-    """The same where there is no broker."""
-    tolerance_of_one: float
-    """Of one seed."""
-    why: str = ""
-    """Why not nearer, where there is no broker."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Honest:
-    """The same market with a broker that has data of its own."""
-
-    file: str
-    goal: float
-    """Per cent: the least accuracy with learned coefficients, the mean of both agents."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,14 +56,14 @@ class Table1:
         runs = self.runs(context)
         whole = self.is_whole(context)
         numbers = self.numbers if whole else None
-        rows = self._order(runs) if numbers is None else self._beside(runs, numbers)
+        rows = order(self.NAME, runs) if numbers is None else beside(self.NAME, runs, numbers)
         rows += (purchases_of(self.NAME, [run for run in runs if run.facts["method"] in _MARKETS]),)
-        sentence = f"{agreement(rows)}: {_means(runs)}{'' if whole and self.numbers else _gap(runs)}"
+        sentence = f"{agreement(rows)}: {means_of(runs)}{'' if whole and self.numbers else gap_of(runs)}"
         plots = [_plot(context.folder / f"{self.NAME}.png", runs, f"{self.TITLE}, first agent A, then B")]
         if self.honest is not None:
             honest = self._honest_runs(context, self.honest)
-            rows += self._honest_rows(honest, self.honest)
-            sentence = f"{agreement(rows)}: {_means(runs)}; with images of the broker's own: {_means(honest)}"
+            rows += honest_rows(self.NAME, honest, self.honest)
+            sentence = f"{agreement(rows)}: {means_of(runs)}; with images of the broker's own: {means_of(honest)}"
         remark = (
             self.remark
             if whole
@@ -148,68 +98,6 @@ class Table1:
         changes = {**self.seldom, "sweep": {_METHODS: [MARKET]}} if context.effort == QUICK else {}
         document = paper_document(context, honest.file, changes)
         return runs_of(context, document, "honest", context.count(self.seeds))
-
-    def _beside(self, runs: Sequence[RunResult], numbers: Numbers) -> tuple[Row, ...]:
-        """The paper's numbers and ours."""
-        found = []
-        for method, those in _by_method(runs).items():
-            many = len(those) >= ENOUGH_SEEDS
-            apart = method in (ALONE, FEDAVG)
-            three = numbers.tolerance_apart if apart else numbers.tolerance
-            reach = three if many else numbers.tolerance_of_one
-            for place, agent in enumerate(AGENTS):
-                accuracies = [100 * final(run, agent, "metric") for run in those]
-                name = f"{agent}, {LABELS[method]}"
-                if method in numbers.rows:
-                    paper = numbers.rows[method][place]
-                    note = f"within {reach:g} points of the paper's one run"
-                    note += numbers.why if apart else ""
-                    note += "" if many else f"; a single seed: {three:g} for {ENOUGH_SEEDS}"
-                    found.append(
-                        row_of(
-                            self.NAME, name, accuracies, paper=paper, low=paper - reach, high=paper + reach,
-                            unit="%", note=note,
-                        )
-                    )  # fmt: skip
-                else:
-                    note = "not in the paper; at least its accuracy with alignment"
-                    best = numbers.rows[PAPER][place]
-                    found.append(row_of(self.NAME, name, accuracies, low=best, unit="%", note=note))
-        return tuple(found)
-
-    def _order(self, runs: Sequence[RunResult]) -> tuple[Row, ...]:
-        """What each method brings beside the one before it, and the accuracies themselves, which nothing is held to."""
-        means = {method: _accuracies(those) for method, those in _by_method(runs).items()}
-        found = [
-            row_of(
-                self.NAME, f"both, {LABELS[method]}", values, unit="%", note="no number of the paper's is of this size"
-            )
-            for method, values in means.items()
-        ]
-        slack = CHANCE if len(next(iter(means.values()))) >= ENOUGH_SEEDS else CHANCE_OF_ONE
-        for method, other, low in ((UNALIGNED, ALONE, SOME), (PAPER, UNALIGNED, -slack), (MARKET, PAPER, -slack)):
-            note = "the order of the table's rows" + (f", but for {slack:g} points of chance" if low < 0 else "")
-            name = f"{LABELS[method]}, above {LABELS[other]}"
-            more = [one - before for one, before in zip(means[method], means[other], strict=True)]
-            found.append(row_of(self.NAME, name, more, low=low, unit="points", note=note))
-            name = f"loss {LABELS[method]}, below {LABELS[other]}"
-            note = "the same order in the loss, which merges are chosen by and which chance moves less"
-            found.append(row_of(self.NAME, name, _less_loss(runs, method, other), low=SOME, unit="%", note=note))
-        return tuple(found)
-
-    def _honest_rows(self, runs: Sequence[RunResult], honest: Honest) -> tuple[Row, ...]:
-        return tuple(
-            row_of(
-                self.NAME,
-                f"both, {LABELS[method]}, broker with images of its own",
-                _accuracies(those),
-                low=honest.goal if method == MARKET else -math.inf,
-                unit="%",
-                note="test images untouched; first parameters from the seed"
-                + ("" if method == MARKET else "; the paper has no such row"),
-            )
-            for method, those in _by_method(runs).items()
-        )
 
 
 MNIST = Table1(
@@ -279,45 +167,6 @@ RESNET_SMALL = Table1(
 )
 
 
-def _by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    found = {method: having(runs, method=method) for method in LABELS}
-    return {method: those for method, those in found.items() if those}
-
-
-def _accuracies(runs: Sequence[RunResult]) -> list[float]:
-    """Per cent, one a seed: the mean of both agents."""
-    return [100 * sum(final(run, agent, "metric") for agent in AGENTS) / len(AGENTS) for run in runs]
-
-
-def _less_loss(runs: Sequence[RunResult], method: str, other: str) -> list[float]:
-    """By how many per cent the mean loss of both agents is less at the end, one a seed."""
-
-    def losses(method: str) -> list[float]:
-        return [sum(final(run, agent) for agent in AGENTS) for run in having(runs, method=method)]
-
-    return [less_by(before, one) for before, one in zip(losses(other), losses(method), strict=True)]
-
-
-def _gap(runs: Sequence[RunResult]) -> str:
-    """What alignment brings, and how sure that is."""
-    by = _by_method(runs)
-    more = [one - other for one, other in zip(_accuracies(by[PAPER]), _accuracies(by[UNALIGNED]), strict=True)]
-    mean, spread = mean_and_spread(more)
-    sure = f"{mean:+.1f} points" + (
-        "" if spread is None else f" (95 % interval {mean - spread:+.1f} to {mean + spread:+.1f})"
-    )
-    less, _ = mean_and_spread(_less_loss(runs, PAPER, UNALIGNED))
-    return f"; alignment brings {sure} and {less:.0f} % less loss"
-
-
-def _means(runs: Sequence[RunResult]) -> str:
-    parts = []
-    for method, those in _by_method(runs).items():
-        values = _accuracies(those)
-        parts.append(f"{LABELS[method]} {sum(values) / len(values):.1f} %")
-    return ", ".join(parts)
-
-
 def _plot(path: Path, runs: Sequence[RunResult], title: str) -> Path:
     """Accuracy by round, an axis for each agent."""
     with charts.figure(1, len(AGENTS)) as (made, (axes,)):
@@ -331,7 +180,7 @@ def draw_methods(axes: Any, runs: Sequence[RunResult], value: Any, label: str) -
     """One line a method; an axis for each agent."""
     colors = (charts.BASELINE, *charts.COLORS)
     for axis, agent in zip(axes, AGENTS, strict=True):
-        for (method, those), color in zip(_by_method(runs).items(), colors, strict=False):
+        for (method, those), color in zip(by_method(runs).items(), colors, strict=False):
             style = "--" if method == ALONE else "-"
             draw_runs(axis, those, agent, color=color, label=LABELS[method], value=value, style=style)
         axis.set(title=agent, xlabel="round (epoch)", ylabel=label)
