@@ -122,14 +122,16 @@ def purchases_of(experiment: str, markets: Iterable[RunResult]) -> Row:
 
 
 def agreement(rows: Iterable[Row], agrees: str = "Agrees with the paper") -> str:
-    """The beginning of an experiment's sentence: whether all rows that claim something lie in their intervals.
+    """The beginning of an experiment's sentence: whether all rows that claim something lie in their intervals, and for
+    how many of them the seeds are too few to tell.
 
     :param agrees: what is said where they do
     """
-    claims = [row.agrees for row in rows if row.agrees is not None]
-    if claims and all(claims):
-        return agrees
-    return f"Does not agree in {claims.count(False)} of {len(claims)} rows"
+    claims = [row for row in rows if row.agrees is not None]
+    wrong = sum(not row.agrees for row in claims)
+    unsure = sum(row.too_few_seeds for row in claims)
+    words = agrees if claims and not wrong else f"Does not agree in {wrong} of {len(claims)} rows"
+    return f"{words} ({TOO_FEW_SEEDS} in {unsure} of {len(claims)})" if unsure else words
 
 
 def rank_correlation(pairs: Iterable[tuple[float, float]]) -> float:

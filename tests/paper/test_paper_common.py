@@ -44,6 +44,10 @@ def test_a_mean_that_is_less_sure_than_its_interval_is_wide_is_told() -> None:
     assert unsure.agrees is True, "it is computed all the same"
     assert unsure.too_few_seeds and unsure.note.startswith("one run; too few seeds to tell")
     assert unsure.to_json()["note"] == unsure.note
+    free = row_of("x", "B", [1.0, 9.0])
+    assert agreement([unsure, free]) == "Agrees with the paper (too few seeds to tell in 1 of 1)"
+    outside = row_of("x", "C", [5.0, 7.0], low=1.0, high=3.0)
+    assert agreement([unsure, outside]) == "Does not agree in 1 of 2 rows (too few seeds to tell in 2 of 2)"
     for sure in (
         row_of("x", "A", [1.9, 2.1], low=0.0, high=4.0, note="one run"),
         row_of("x", "A", [1.0, 3.0], low=1.0, note="one run"),  # no end, no width
