@@ -7,6 +7,7 @@ names the key.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -230,6 +231,15 @@ _KEY_OF_FIELD = {
     "delivery_ms": "delivery_hours",
 }
 """Fields that the file writes under another name, mostly in another unit."""
+
+
+def terms_defaults() -> dict[str, dict[str, Any]]:
+    """The sections of a terms file but [[task]], each with its keys and their defaults; of a key that must be given,
+    None."""
+    return {
+        section: {key: None if value is ... else copy.deepcopy(value) for key, value in keys.items()}
+        for section, keys in _SECTIONS.items()
+    }
 
 
 def load_terms(path: Path) -> MarketTerms:

@@ -14,7 +14,7 @@ from rich.console import Console
 from p2pmarket.cli.show import printable
 from p2pmarket.cli.simulate_show import Display, show_check, show_summary, terminal
 from p2pmarket.errors import DiskFull, MachineFault, ScenarioError
-from p2pmarket.experiments.document import Document, read_document, read_value, with_value
+from p2pmarket.experiments.document import Document, axis_over, read_document, read_value, with_value
 from p2pmarket.experiments.figures import plot_results
 from p2pmarket.experiments.results import PLOTS_FOLDER, SUMMARY_FILE, RunResult
 from p2pmarket.experiments.scenario import terms_of
@@ -66,11 +66,19 @@ def _new(given: argparse.Namespace) -> int:
 
 def _document(given: argparse.Namespace) -> Document:
     document = read_document(given.scenario.expanduser())
+    paths = []
     for one in given.set:
         path, equals, value = one.partition("=")
         if not equals:
             raise ScenarioError(f"--set {one} has no value; write it as --set path=value, such as scenario.rounds=5")
         document = with_value(document, path.strip(), read_value(value.strip()))
+        paths.append(path.strip())
+    for path in paths:
+        if (axis := axis_over(document, path)) is not None:
+            raise ScenarioError(
+                f"--set {path} would change nothing, as [sweep] sets {axis} in every run; write "
+                f"--set sweep.{axis}='[...]' with the values that you want"
+            )
     if given.seeds is not None:
         document = with_value(document, "scenario.seeds", given.seeds)
         document["scenario"].pop("seed", None)

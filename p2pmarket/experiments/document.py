@@ -147,6 +147,23 @@ def points_of(document: Document) -> list[Point]:
     return found
 
 
+def axis_over(document: Document, path: str) -> str | None:
+    """The path in [sweep] by which every point has another value at `path` than the document; None: there is none.
+
+    :raises ScenarioError: one of the paths leads nowhere
+    """
+    sweep = document.get("sweep")
+    if not isinstance(sweep, dict) or path.split(".")[0] == "sweep":
+        return None
+    for axis, values in _axes(sweep, ""):
+        if axis.startswith(f"{path}."):
+            continue  # a part of what is at the path: the rest of it stays
+        one, other = (with_value(with_value(document, path, mark), axis, values) for mark in (0, 1))
+        if one == other:
+            return axis
+    return None
+
+
 def _check_values(value: object, path: str) -> None:
     if isinstance(value, dict):
         for key, one in value.items():
@@ -222,7 +239,13 @@ class Table:
         self.where = where
 
     def __contains__(self, key: str) -> bool:
+        self._asked[key] = None
         return key in self._values
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Keys that were asked for, in order."""
+        return tuple(self._asked)
 
     def holds(self, key: str, kind: type) -> bool:
         """Whether the value of a key is of a kind."""

@@ -6,6 +6,7 @@ learn (worlds/), how a run goes (run.py). Every mistake raises `ScenarioError`, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from p2pmarket.experiments.document import Document, Table
 from p2pmarket.experiments.worlds.contract import PROTOCOLS, AgentPlan, WorldSettings
 from p2pmarket.experiments.worlds.images import ImageSettings
 from p2pmarket.experiments.worlds.regression import RegressionSettings
-from p2pmarket.market import MarketTerms, parse_terms
+from p2pmarket.market import MarketTerms, parse_terms, terms_defaults
 from p2pmarket.node.strategies.choosing import strategy_of
 from p2pmarket.node.strategy import Strategy
 from p2pmarket.options import resolve
@@ -65,7 +66,10 @@ def parse_scenario(document: Document) -> Scenario:
     known = ("scenario", "agent", "terms", "faults", *WORLDS)
     unknown = sorted(set(document) - set(known) - {"sweep"})
     if unknown:
-        raise ScenarioError(f"unknown section [{unknown[0]}] in the scenario; known are {', '.join(known)} and sweep")
+        raise ScenarioError(
+            f"unknown section [{unknown[0]}] in the scenario; known are {', '.join(known)} and sweep"
+            f"{_meant(unknown[0], document)}"
+        )
     given = [key for key in WORLDS if key in document]
     if len(given) != 1:
         raise ScenarioError(f"a scenario has exactly one of the sections {' and '.join(f'[{key}]' for key in WORLDS)}")
@@ -97,6 +101,21 @@ def parse_scenario(document: Document) -> Scenario:
     return scenario
 
 
+def _meant(key: str, document: Document) -> str:
+    """Where a key belongs that stands where sections do; empty where no section has it."""
+    fields = {field.name for field in dataclasses.fields(Scenario)} - {"world", "agents", "terms", "climate"}
+    known = {"scenario": {*fields, "seed"}, "faults": {field.name for field in dataclasses.fields(Climate)}}
+    for name, kind in WORLDS.items():
+        if name in document:
+            section = Table(document[name], f"[{name}]")
+            with contextlib.suppress(ScenarioError):
+                kind.read(section)
+            known[name] = set(section.asked)
+    known |= {f"terms.{name}": set(keys) for name, keys in terms_defaults().items() if name in TERMS_SECTIONS}
+    places = (f"{section}.{key}" for section, keys in known.items() if key in keys)
+    return f"; did you mean {place}?" if (place := next(places, None)) else ""
+
+
 def terms_of(scenario: Scenario, from_world: Mapping[str, Any]) -> MarketTerms:
     """The market's terms: the world's, with the scenario's laid over, and what a simulation needs unless it says so.
 
@@ -119,7 +138,10 @@ def terms_of(scenario: Scenario, from_world: Mapping[str, Any]) -> MarketTerms:
 
 def _seeds(table: Table) -> tuple[int, ...]:
     """A list of seeds, or how many: 0, 1, ..."""
-    if "seeds" not in table:
+    alone, several = "seed" in table, "seeds" in table
+    if alone and several:
+        raise ScenarioError("[scenario] has both seed and seeds; leave one of them out")
+    if not several:
         return (table.whole("seed", 0, high=MAX_SEED),)
     if table.holds("seeds", int):
         return tuple(range(table.whole("seeds", low=1, high=MAX_SEEDS)))

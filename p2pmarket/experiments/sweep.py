@@ -47,7 +47,7 @@ def plans_of(document: Document, seeds: tuple[int, ...] | None = None) -> list[R
     found: dict[tuple[str, int], RunPlan] = {}
     for point in points_of(document):
         _check_axes(point.settings)
-        for plan in _plans(point, seeds):
+        for plan in _plans(point, seeds, document):
             found.setdefault((plan.digest, plan.seed), plan)  # two points may be the same but for the scenario's name
         if len(found) > MAX_POINTS:
             raise ScenarioError(f"more than {MAX_POINTS:,} runs; make the sweep or its seeds fewer")
@@ -113,12 +113,23 @@ def _check_axes(paths: Iterable[str]) -> None:
             raise ScenarioError(f"{path} changes no run, and is nothing to sweep over; seeds are in [scenario]")
 
 
-def _plans(point: Point, seeds: tuple[int, ...] | None) -> list[RunPlan]:
+def _mistake(document: Document) -> str:
+    """What is wrong with the scenario without its sweep; empty where nothing is."""
+    try:
+        parse_scenario({key: value for key, value in document.items() if key != "sweep"})
+    except ScenarioError as error:
+        return str(error)
+    return ""
+
+
+def _plans(point: Point, seeds: tuple[int, ...] | None, base: Document) -> list[RunPlan]:
     try:
         scenario = parse_scenario(point.document)
     except ScenarioError as error:
         if not point.settings:
             raise
+        if str(error) == _mistake(base):
+            raise  # it is there without the sweep too
         where = ", ".join(f"{path} = {value!r}" for path, value in point.settings.items())
         raise ScenarioError(f"{error} (the sweep's {where})") from None
     digest = _digest(point.document)
@@ -272,7 +283,7 @@ class _Task:
 
 
 def _carry_out(task: _Task, tell: Callable[[int], None]) -> None:
-    (plan,) = _plans(Point(task.number, task.settings, task.document), (task.seed,))
+    (plan,) = _plans(Point(task.number, task.settings, task.document), (task.seed,), task.document)
     write_run(results.folder_of(task.out, plan.name), run_once(plan, task.place, lambda done, of: tell(done)))
 
 

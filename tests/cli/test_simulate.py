@@ -117,6 +117,11 @@ def test_a_new_scenario_is_never_written_over_a_file(small: str, capsys: pytest.
         (["small.toml", "--set", "scenario.rounds=none"], "must be a whole number, not 'none'"),
         (["small.toml", "--set", "scenario.name=../up"], "a name is 1 to 48 letters"),
         (["small.toml", "--set", "sweep.agent.A.nowhere=[1]"], "unknown key 'nowhere'"),
+        (["small.toml", "--set", "scenario.method=alone"], "write --set sweep.scenario.method='[...]'"),
+        (["small.toml", "--set", "rounds=5"], "did you mean scenario.rounds?"),
+        (["small.toml", "--set", "rate=5"], "did you mean regression.rate?"),
+        (["small.toml", "--set", "fee_percent=5"], "did you mean terms.pricing.fee_percent?"),
+        (["small.toml", "--set", "scenario.length=5"], "round_seconds, seed, seeds"),
         (["small.toml", "--seeds", "0"], "seeds in [scenario] is 0"),
         (["small.toml", "--jobs", "-1"], "--jobs -1 is below 0"),
         (["small.toml", "--out", "small.toml"], "small.toml is a file; name a folder"),
@@ -129,6 +134,21 @@ def test_mistakes_are_one_sentence(
     assert main(["simulate", *given]) == 2
     out, err = capsys.readouterr()
     assert words in err and err.count("\n") == 1 and out == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "blamed"),
+    [
+        ("agent.A.nowhere=1", False),
+        ("sweep.agent.A.samples=[4, -1]", True),
+        ("sweep.scenario.method=['market', 'fedavg', 'paper']", True),
+    ],
+)
+def test_the_sweep_is_blamed_for_its_own_mistakes_alone(
+    given: str, blamed: bool, small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", small, "--set", given]) == 2
+    assert ("(the sweep's" in capsys.readouterr().err) is blamed
 
 
 def altered(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:

@@ -13,6 +13,7 @@ from p2pmarket.errors import ScenarioError
 from p2pmarket.experiments.document import (
     Table,
     as_toml,
+    axis_over,
     digest_of,
     parse_document,
     points_of,
@@ -142,3 +143,28 @@ def test_tables_refuse_what_nobody_asked_for_and_other_kinds() -> None:
         other = Table({"a": 1, "b": 2}, "[u]")
         other.whole("a")
         other.done()
+
+
+@pytest.mark.parametrize(
+    ("path", "axis"),
+    [
+        ("agent.A.samples", "agent.0.samples"),
+        ("agent.0.samples", "agent.0.samples"),
+        ("agent.A.knobs.part", "agent.A.knobs"),
+        ("agent.B.samples", None),
+        ("terms.pricing", None),
+        ("terms.pricing.rule", "terms.pricing.rule"),
+        ("sweep.terms.pricing.rule", None),
+    ],
+)
+def test_what_a_sweep_sets_in_every_point(path: str, axis: str | None) -> None:
+    document = {
+        "agent": [{"name": "A", "knobs": {}}, {"name": "B"}],
+        "terms": {"pricing": {"rule": "posted"}},
+        "sweep": {"agent.0.samples": [1, 2], "agent": {"A": {"knobs": [{}]}}, "terms.pricing.rule": ["posted"]},
+    }
+    assert axis_over(document, path) == axis
+
+
+def test_without_a_sweep_nothing_is_over_a_value() -> None:
+    assert axis_over({"scenario": {}}, "scenario.rounds") is None

@@ -134,7 +134,7 @@ def test_seeds() -> None:
     assert parse_scenario(small(seed=7)).seeds == (7,)
     assert parse_scenario(small(seeds=3)).seeds == (0, 1, 2)
     assert parse_scenario(small(seeds=[4, 2, 4])).seeds == (4, 2)
-    with pytest.raises(ScenarioError, match="unknown key 'seed'"):
+    with pytest.raises(ScenarioError, match="both seed and seeds"):
         parse_scenario(small(seed=7, seeds=3))
 
 
