@@ -7,11 +7,12 @@ so. Pure functions that fail on nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
+from p2pmarket.report.groups import count
 from p2pmarket.report.words import MAX_SENTENCE, known, many, shown
 
 MAX_NAMED = 5
@@ -24,49 +25,62 @@ class Failures:
 
     agent: str
     failed: int
-    """Rows with a problem."""
+    """Those with a problem."""
     visits: int
-    """Rows in whose rounds the agent visited."""
     problem: str
     """The most frequent one."""
     others: int
     """How many other problems there were."""
     each: bool
-    """Whether a row is of one round, and so of one visit."""
+    """Whether these are visits, rather than rows of several."""
 
 
 def failures_of(runs: Iterable[RunResult]) -> tuple[Failures, ...]:
-    """Of every agent with a visit that failed, those that failed most first."""
+    """Of every agent with a visit that failed, those that failed most first. A run that does not say how many visits
+    there were, as those of before did not, is counted by its rows."""
     visits: Counter[str] = Counter()
-    problems: dict[str, Counter[str]] = {}
-    rounds: set[int] = set()
+    failed: Counter[str] = Counter()
+    problems: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    each = True
     for run in runs:
         if not (run.facts.get("broker") or run.trades):
             continue
-        rounds.update(row.round for row in run.rounds)
+        untold = {agent for agent, about in run.facts["agents"].items() if "visits" not in about}
+        for agent in {*run.facts["agents"]} - untold:
+            visits[agent] += int(count(run.facts, "agents", agent, "visits"))
+            failed[agent] += int(count(run.facts, "agents", agent, "failed"))
         for row in filter(_visited, run.rounds):
-            visits[row.agent] += 1
             if row.problem:
-                problems.setdefault(row.agent, Counter())[row.problem] += 1
-    each = rounds == {*range(max(rounds, default=-1) + 1)}
+                problems[row.agent][row.problem] += 1
+            if row.agent in untold:
+                visits[row.agent] += 1
+                failed[row.agent] += bool(row.problem)
+        rounds = {row.round for row in run.rounds}
+        each = each and (not untold or rounds == {*range(max(rounds, default=-1) + 1)})
     found = [
-        Failures(agent, said.total(), visits[agent], said.most_common(1)[0][0], len(said) - 1, each)
-        for agent, said in problems.items()
+        Failures(agent, times, visits[agent], *_reason(problems[agent]), each)
+        for agent, times in failed.items()
+        if 0 < times <= visits[agent]
     ]
     return tuple(sorted(found, key=lambda one: (-one.failed / one.visits, -one.failed, one.agent)))
+
+
+def _reason(said: Counter[str]) -> tuple[str, int]:
+    """The most frequent problem, and how many others there were."""
+    return (said.most_common(1)[0][0], len(said) - 1) if said else ("it did not say why", 0)
 
 
 def failure_sentences(found: Sequence[Failures]) -> list[str]:
     """One an agent, and one for all whom there is no room for."""
     sentences = []
     for one in found[:MAX_NAMED]:
-        count = (
+        text = (
             f"{one.failed:,} of {many(one.visits, 'visit')} failed"
             if one.each
             else f"visits failed before {one.failed:,} of {many(one.visits, 'measurement')}"
         )
         more = f" (and {many(one.others, 'other problem')})" if one.others else ""
-        sentences.append(f"{shown(one.agent, 32)}: {count}: {shown(one.problem, MAX_SENTENCE).rstrip('.')}{more}.")
+        sentences.append(f"{shown(one.agent, 32)}: {text}: {shown(one.problem, MAX_SENTENCE).rstrip('.')}{more}.")
     if left := found[MAX_NAMED:]:
         sentences.append(
             f"Visits of {many(len(left), 'more agent')} failed, up to {max(one.failed for one in left):,}."

@@ -68,3 +68,11 @@ def test_many_agents_are_few_sentences(tmp_path: Path) -> None:
 def test_without_a_market_there_are_no_visits() -> None:
     assert failures_of([failing(made_up_run(0, "alone", rounds=2), "A")]) == ()
     assert failures_of([made_up_run(rounds=2)]) == ()
+
+
+def test_visits_that_a_run_counted_are_not_counted_by_rows(tmp_path: Path) -> None:
+    run = failing(made_up_run(rounds=4), "A", (4,))
+    agents = {name: {**about, "visits": 40, "failed": 7 * (name == "A")} for name, about in run.facts["agents"].items()}
+    rows = tuple(row for row in run.rounds if row.round % 2 == 0)
+    counted = dataclasses.replace(run, facts={**run.facts, "agents": agents}, rounds=rows)
+    assert story_of(write_runs(tmp_path, [counted])).warnings == (f"A: 7 of 40 visits failed: {SAID}.",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_one_setting_is_no_sweep(tmp_path: Path) -> None:
 
 def test_a_swept_protocol_is_a_setting() -> None:
     runs = [made_up_run(place, rounds=1) for place in range(2)]
-    runs[1].facts["protocol"] = "broken"
+    runs[1] = dataclasses.replace(runs[1], facts={**runs[1].facts, "protocol": "broken"})
     groups = groups_of(runs)
     assert paths_of(groups) == ("scenario.protocol",)
     assert which(groups[1], groups) == "setting 2 of 2, protocol=broken"
