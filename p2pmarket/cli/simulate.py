@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from p2pmarket.cli.show import printable
-from p2pmarket.cli.simulate_show import Display, show_check, show_summary, terminal
+from p2pmarket.cli.simulate_check import show_check
+from p2pmarket.cli.simulate_show import Display, show_summary, terminal
 from p2pmarket.errors import DiskFull, MachineFault, ScenarioError
 from p2pmarket.experiments.document import Document, axis_over, read_document, read_value, with_value
 from p2pmarket.experiments.figures import plot_results

@@ -1,26 +1,25 @@
-"""What `simulate` shows: how far the runs are, what they came to, what a scenario would run."""
+"""What `simulate` shows: how far the runs are, what they came to."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from p2pmarket.cli.show import printable
-from p2pmarket.experiments.document import Document
 from p2pmarket.experiments.results import SUMMARY_FILE
 from p2pmarket.experiments.run import RunPlan
-from p2pmarket.experiments.worlds.contract import World
-from p2pmarket.market import MarketTerms
+from p2pmarket.experiments.summary import label_of, names_of
+from p2pmarket.experiments.worlds.contract import ACCURACY, ALONE, FEDAVG
 from p2pmarket.units import CREDIT
 
 MOST_ROWS = 40
@@ -28,6 +27,8 @@ MOST_ROWS = 40
 MOST_TOLD = 8
 """Agents whose problems are told."""
 PIPE_COLUMNS = 240
+SPACES = 3
+"""Between two columns."""
 MOST_SHOWN = 3
 """Running runs beside the bar."""
 
@@ -91,39 +92,126 @@ class Display:
 # ---- the end --------------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """Of a table: a heading and a text for each row."""
+
+    heading: str
+    cells: Sequence[str]
+    number: bool = True
+    """Never broken, and at the right."""
+
+
 def show_summary(console: Console, summary: Mapping[str, Any]) -> None:
-    """A table of the points, and what is wrong with a ledger."""
-    points = summary["points"]
-    paths = list(dict.fromkeys(path for point in points for path in point["settings"] if path != "scenario.method"))
-    names = [path.rpartition(".")[2] for path in paths]
-    both = any(point["metric"] != point["loss"] for point in points)
-    beside = any(point["less_loss_than_alone"] for point in points)
+    """Tables of the points, which agents had problems, and what is wrong with a ledger."""
+    points = summary["points"][:MOST_ROWS]
     title = f"{summary['scenario']}: final means over agents and seeds, on test data"
-    table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for path, name in zip(paths, names, strict=True):
-        table.add_column(Text(printable(path if names.count(name) > 1 else name)))
-    for heading in ("method", "seeds", "loss", *["accuracy %"] * both, *["less than alone"] * beside):
-        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-    for heading in ("trades", "settled", "credits moved", "ledger"):
-        table.add_column(heading, justify="left" if heading == "ledger" else "right")
-    for point in points[:MOST_ROWS]:
-        with_ledger = bool(point["trades"]) or point["method"] not in ("alone", "fedavg")
-        cells = [str(point["settings"].get(path, "")) for path in paths]
-        cells += [point["method"], str(point["seeds"]), _plus_minus(point["loss"])]
-        cells += [_plus_minus(point["metric"], 100.0)] * both
-        cells += [_plus_minus(point["less_loss_than_alone"], 100.0, " %")] * beside
-        cells += [f"{point['trades']:.0f}", f"{point['settled']:.0f}", f"{point['moved'] / CREDIT:.2f}"]
-        cells += [("verified" if point["verified"] else "DOES NOT VERIFY") if with_ledger else ""]
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    console.print(table)
-    if len(points) > MOST_ROWS:
-        console.print(f"and {len(points) - MOST_ROWS} more points, in summary.json", highlight=False)
-    agents = {name for point in points for name in point["agents"]}
-    if 1 < len(agents) and len(points) <= MOST_ROWS:
-        console.print(_agents_table(points))
+    paths = list(dict.fromkeys(path for point in points for path in point["settings"]))
+    keys = [
+        _Column(name, [str(point["settings"].get(path, "")) for point in points], number=False)
+        for path, name in names_of(paths).items()
+    ]
+    keys.append(_Column("method", [point["method"] for point in points], number=False))
+    _show_table(console, title, keys, _columns(points))
+    if len(summary["points"]) > MOST_ROWS:
+        console.print(f"and {len(summary['points']) - MOST_ROWS} more points, in {SUMMARY_FILE}", highlight=False)
+    agents = list(dict.fromkeys(name for point in points for name in point["agents"]))
+    if 1 < len(agents) and len(summary["points"]) <= MOST_ROWS:
+        _show_agents(console, points, agents)
     _show_agent_problems(console, summary["agent_problems"])
     for problem in summary["problems"][:MOST_ROWS]:
         _print_line(console, f"A LEDGER IS WRONG: {problem}")
+
+
+def _columns(points: Sequence[Mapping[str, Any]]) -> Iterator[_Column]:
+    """All but the points' names, the most important first."""
+    yield _Column("seeds", [str(point["seeds"]) for point in points])
+    yield _Column("loss", [_plus_minus(point["loss"]) for point in points])
+    if _has_metric(points):
+        yield _Column(_metric_heading(points), [_metric(point, point["metric"]) for point in points])
+    if any(point["less_loss_than_alone"] for point in points):
+        yield _Column(
+            "less than alone", [_plus_minus(point["less_loss_than_alone"], 100.0, " %") for point in points]
+        )  # fmt: skip
+    yield _Column("trades", [f"{point['trades']:.0f}" for point in points])
+    yield _Column("settled", [f"{point['settled']:.0f}" for point in points])
+    yield _Column("credits moved", [f"{point['moved'] / CREDIT:.2f}" for point in points])
+    if any(point["fees"] for point in points):
+        yield _Column("fees", [f"{point['fees'] / CREDIT:.2f}" for point in points])
+    yield _Column("ledger", [_ledger(point) for point in points], number=False)
+
+
+def _ledger(point: Mapping[str, Any]) -> str:
+    if not point["trades"] and point["method"] in (ALONE, FEDAVG):
+        return ""
+    return "verified" if point["verified"] else "DOES NOT VERIFY"
+
+
+def _show_agents(console: Console, points: Sequence[Mapping[str, Any]], agents: Sequence[str]) -> None:
+    """Each agent's final loss, and its metric where that is another; a line a point."""
+    keys = [_Column("point", [label_of(point["method"], point["settings"]) for point in points], number=False)]
+    losses = [
+        _Column(name, [_plus_minus(point["agents"].get(name, {}).get("loss")) for point in points]) for name in agents
+    ]
+    _show_table(console, "final loss of each agent", keys, losses)
+    if _has_metric(points):
+        metrics = [
+            _Column(name, [_metric(point, point["agents"].get(name, {}).get("metric")) for point in points])
+            for name in agents
+        ]
+        _show_table(console, f"final {_metric_heading(points)} of each agent", keys, metrics)
+
+
+def _has_metric(points: Sequence[Mapping[str, Any]]) -> bool:
+    return any(point["metric"] != point["loss"] for point in points)
+
+
+def _metric_heading(points: Sequence[Mapping[str, Any]]) -> str:
+    name = str(points[0]["metric_name"])
+    return f"{name} %" if name == ACCURACY else name
+
+
+def _metric(point: Mapping[str, Any], value: Mapping[str, float | None] | None) -> str:
+    return _plus_minus(value, 100.0 if point["metric_name"] == ACCURACY else 1.0)
+
+
+def _show_table(console: Console, title: str, keys: Sequence[_Column], columns: Iterable[_Column]) -> None:
+    """One table, or several with the same first columns where the terminal is too narrow for one: no number is cut."""
+    rest = list(columns)
+    while rest:
+        count = len(rest)
+        while count > 1 and not _fits(console, [*keys, *rest[:count]]):
+            count -= 1
+        console.print(_table(title, [*keys, *rest[:count]]))
+        title, rest = "", rest[count:]
+
+
+def _fits(console: Console, columns: Sequence[_Column]) -> bool:
+    """Whether a table of them needs to fold nothing but words."""
+    return sum(_narrowest(column) + SPACES for column in columns) < console.width
+
+
+def _narrowest(column: _Column) -> int:
+    """Its width, in cells, with a heading that takes as many lines as it likes, and texts too."""
+    texts = [printable(cell) for cell in column.cells]
+    words = [*column.heading.split(), *(texts if column.number else [word for text in texts for word in text.split()])]
+    return max(map(cell_len, words), default=0)
+
+
+def _table(title: str, columns: Sequence[_Column]) -> Table:
+    made = Table(
+        title=Text(printable(title)) if title else None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )  # fmt: skip
+    for column in columns:
+        heading = printable(column.heading)
+        if column.number:
+            heading = "\n".join(textwrap.wrap(heading, _narrowest(column)))
+        made.add_column(
+            Text(heading), justify="right" if column.number else "left", no_wrap=column.number, overflow="fold"
+        )
+    for row in zip(*(column.cells for column in columns), strict=True):
+        made.add_row(*(Text(printable(cell)) for cell in row))
+    return made
 
 
 def _show_agent_problems(console: Console, problems: Mapping[str, Mapping[str, Any]]) -> None:
@@ -143,20 +231,6 @@ def _print_line(console: Console, line: str) -> None:
     console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
-def _agents_table(points: Sequence[Mapping[str, Any]]) -> Table:
-    """Each agent's final loss, a line a point."""
-    names = list(dict.fromkeys(name for point in points for name in point["agents"]))[:8]
-    table = Table(title="final loss of each agent", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("point")
-    for name in names:
-        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
-    for point in points:
-        label = " ".join(str(value) for value in (point["settings"] or {"": point["method"]}).values())
-        cells = [_plus_minus(point["agents"].get(name, {}).get("loss")) for name in names]
-        table.add_row(*(Text(printable(cell)) for cell in (label, *cells)))
-    return table
-
-
 def _plus_minus(value: Mapping[str, float | None] | None, scale: float = 1.0, unit: str = "") -> str:
     """A mean, with half of its interval where there are several seeds."""
     if not value or value["mean"] is None:
@@ -165,57 +239,3 @@ def _plus_minus(value: Mapping[str, float | None] | None, scale: float = 1.0, un
     if scale != 1.0:
         return f"{mean:.1f}" + (f" ± {scale * half:.1f}" if half is not None else "") + unit
     return f"{mean:.4g}" + (f" ± {half:.2g}" if half is not None else "") + unit
-
-
-# ---- --check --------------------------------------------------------------------------------------------------------
-
-
-def show_check(
-    plans: Sequence[RunPlan], document: Document, world: World, terms: MarketTerms, out: Path, as_json: bool
-) -> None:
-    """What would be run: the scenario with all its defaults, the agents, the market's terms, the number of runs."""
-    scenario = plans[0].scenario
-    points = {plan.digest: plan.settings for plan in plans}
-    if as_json:
-        found = {"scenario": document, "runs": len(plans), "points": list(points.values()), "out": str(out)}
-        print(json.dumps({**found, "terms": _plain(terms)}))
-        return
-    print(printable(f"{scenario.name}: {scenario.about or 'no word about it'}"))
-    print(printable(f"{world.about}"))
-    kept = {key: value for key, value in vars(scenario).items() if key not in ("agents", "world", "terms", "climate")}
-    for section, values in (
-        ("scenario", kept),
-        (scenario.world.KEY, _plain(scenario.world)),
-        ("faults", _plain(scenario.climate) if scenario.climate else {}),
-        ("terms", _plain(terms)),
-    ):
-        for line in _listed(section, values):
-            print(printable(line))
-    for agent, learner in list(zip(scenario.agents, world.learners, strict=True))[:MOST_ROWS]:
-        print(printable(f"agent {agent.name}: {agent.task}, {learner.about}; {agent.strategy!r}"))
-    if len(scenario.agents) > MOST_ROWS:
-        print(f"and {len(scenario.agents) - MOST_ROWS} more agents")
-    for number, settings in list(enumerate(points.values()))[:MOST_ROWS]:
-        if settings:
-            print(
-                printable(
-                    f"point {number:03d}: " + ", ".join(f"{path} = {value!r}" for path, value in settings.items())
-                )
-            )
-    if len(points) > MOST_ROWS:
-        print(f"and {len(points) - MOST_ROWS} more points")
-    rounds = sum(plan.scenario.rounds for plan in plans)
-    print(printable(f"{len(plans)} runs of {len(points)} points, {rounds} rounds in all; results would go to {out}"))
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    found = {}
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        found[field.name] = json.loads(json.dumps(value, default=repr))
-    return found
-
-
-def _listed(section: str, values: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in values.items():
-        yield f"{section}.{key} = {value!r}"

@@ -63,6 +63,7 @@ def run_once(
             for agent, learner in zip(scenario.agents, world.learners, strict=True)
         },
         "broker": outcome.peers.get(BROKER, ""),
+        "metric_name": scenario.world.metric,
         "final": diary.final(outcome.balances),
         "ledger": dict(outcome.ledger),
         "traffic_bytes": outcome.traffic_bytes,

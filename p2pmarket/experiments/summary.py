@@ -22,6 +22,8 @@ FEW_AGENTS = 16
 """So many are told one by one."""
 MAX_REASON = 300
 """Characters of a reason that is told again."""
+MAX_VALUE = 24
+"""Characters of a value in a point's label."""
 METHOD_PATH = "scenario.method"
 
 
@@ -45,6 +47,27 @@ def summary_of(runs: Iterable[RunResult]) -> dict[str, Any]:
         "agent_problems": _agent_problems(runs),
         "points": [_point(same, alone) for same in points.values()],
     }
+
+
+def label_of(method: str, settings: Mapping[str, Any]) -> str:
+    """A point in words for people: "market, fee_percent 5"; of paths that end alike, as much as tells them apart."""
+    return ", ".join([method, *(f"{name} {_short(settings[path])}" for path, name in names_of(settings).items())])
+
+
+def names_of(paths: Iterable[str]) -> dict[str, str]:
+    """A name for each path but the method's: its last part, or more of them where others end alike."""
+    paths = [path for path in paths if path != METHOD_PATH]
+    names = {path: path.rpartition(".")[2] for path in paths}
+    for path in paths:
+        parts, count = path.split("."), 1
+        while count < len(parts) and any(f".{other}".endswith(f".{names[path]}") for other in paths if other != path):
+            count += 1
+            names[path] = ".".join(parts[-count:])
+    return names
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)[:MAX_VALUE]
 
 
 def _agent_problems(runs: Iterable[RunResult]) -> dict[str, dict[str, Any]]:
@@ -79,6 +102,7 @@ def _point(runs: Sequence[Facts], alone: Mapping[tuple[str, int], Facts]) -> dic
         "seeds": len(runs),
         "loss": _spread([_mean(one, "loss") for one in runs]),
         "metric": _spread([_mean(one, "metric") for one in runs]),
+        "metric_name": first.get("metric_name", "metric"),
         "less_loss_than_alone": None,
         "trades": _ledger_mean(runs, "trades"),
         "settled": _ledger_mean(runs, "settled"),

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from p2pmarket.cli import main
 from p2pmarket.cli import simulate as cli_simulate
-from p2pmarket.cli.simulate_show import _show_agent_problems, terminal
+from p2pmarket.cli.simulate_show import _show_agent_problems, show_summary, terminal
 from p2pmarket.experiments import sweep
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import RunPlan, run_once
@@ -208,6 +209,42 @@ def test_a_strategy_that_fails_at_every_visit_is_told(
     assert summary["failed_visits"] == 2 and list(summary["agent_problems"]) == ["A"]
     assert main(["simulate", small, "--jobs", "1", "--no_plots"]) == 0
     assert "visits failed" not in capsys.readouterr().out
+
+
+def point(**more: Any) -> dict[str, Any]:
+    """One of a summary's, as large numbers make it."""
+    spread = {"mean": 12345.678, "half_width": 1234.5}
+    return {
+        "settings": {"scenario.method": "market", "agent.A.knobs.share": 0.5, "terms.pricing.fee_percent": "5"},
+        "method": "market", "seeds": 10, "loss": spread, "metric": {"mean": 0.987, "half_width": 0.011},
+        "metric_name": "accuracy", "less_loss_than_alone": {"mean": 0.123, "half_width": 0.1}, "trades": 12345.0,
+        "settled": 1234.0, "moved": 12345.67e6, "fees": 617.28e6, "verified": True,
+        "agents": {f"agent-{number}": {"loss": spread, "metric": {"mean": 0.5, "half_width": 0.25}}
+                   for number in range(9)},
+        **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [60, 80, 240])
+def test_no_number_is_cut_on_a_narrow_terminal(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"scenario": "x", "points": [point()], "agent_problems": {}, "problems": []}
+    show_summary(Console(width=width), summary)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width and "…" not in out
+    for cell in ("1.235e+04 ± 1.2e+03", "98.7 ± 1.1", "12.3 ± 10.0 %", "12345", "12345.67", "617.28", "verified"):
+        assert re.search(rf"(^| ){re.escape(cell)}( |$)", out, re.MULTILINE), cell
+    assert out.count("1.235e+04 ± 1.2e+03") == 10, "and of each agent"
+    assert out.count("50.0 ± 25.0") == 9 and "accuracy %" in out and "fees" in out
+    if width == 240:
+        assert "market, share 0.5, fee_percent 5 " in out
+
+
+def test_a_metric_that_is_no_accuracy_is_called_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    one = point(metric_name="gradient", fees=0.0, metric={"mean": 3.5, "half_width": None})
+    summary = {"scenario": "x", "points": [one], "agent_problems": {}, "problems": []}
+    show_summary(Console(width=240), summary)
+    out = capsys.readouterr().out
+    assert "gradient" in out and " 3.5 " in out and "accuracy" not in out and "fees" not in out
 
 
 def test_few_of_many_agents_with_problems_are_told(capsys: pytest.CaptureFixture[str]) -> None:

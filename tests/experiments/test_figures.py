@@ -16,6 +16,7 @@ from p2pmarket.experiments import figures
 from p2pmarket.experiments.figures import plot_results
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import run_once
+from p2pmarket.experiments.summary import label_of
 from p2pmarket.experiments.sweep import plans_of
 
 pytest.importorskip("matplotlib", reason="plots need matplotlib")
@@ -91,3 +92,9 @@ def test_agents_that_diverge_are_gaps_not_errors(tmp_path: Path) -> None:
     assert any(row.loss > figures.MOST_HIGH for run in runs for row in run.rounds), "on the way to infinity"
     assert drawn(runs, tmp_path / "all") == {"loss", "sweep"}
     assert drawn([run for run in runs if run.facts["settings"]["regression.rate"] == 2.0], tmp_path / "bad") == {"loss"}
+
+
+def test_paths_that_end_alike_are_told_apart() -> None:
+    settings = {"scenario.method": "market", "agent.A.samples": 4, "agent.B.samples": 8, "regression.rate": 0.5}
+    assert label_of("market", settings) == "market, A.samples 4, B.samples 8, rate 0.5"
+    assert label_of("alone", {}) == "alone"

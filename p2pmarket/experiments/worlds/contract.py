@@ -23,6 +23,8 @@ MARKET, PAPER, UNALIGNED, FEDAVG, ALONE = "market", "paper", "unaligned", "fedav
 METHODS = (MARKET, PAPER, UNALIGNED, FEDAVG, ALONE)
 """How agents go on after a round: our broker as it is; the paper's, with and without alignment; the mean of everybody's
 parameters, weighted by their data, without a broker; nothing at all."""
+ACCURACY = "accuracy"
+"""The metric that is a part of 1, which people read in percent."""
 HONEST = "honest"
 PROTOCOLS = (HONEST, PAPER)
 """Whose data the broker measures on: held out of the training data; or the paper's way, the test data itself."""
@@ -99,6 +101,10 @@ class WorldSettings(Protocol):
     """The section's name."""
     METHODS: tuple[str, ...]
     """Those that make sense here."""
+
+    @property
+    def metric(self) -> str:
+        """What the scores' `metric` is, in a word for people."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from p2pmarket.broker_node.service import build_bench
 from p2pmarket.datasets import Dataset, relabelled, split, subset_by_class
 from p2pmarket.errors import ModelError, ScenarioError
 from p2pmarket.experiments.document import Table
-from p2pmarket.experiments.worlds.contract import HONEST, MARKET, METHODS, UNALIGNED, AgentPlan, Place
+from p2pmarket.experiments.worlds.contract import ACCURACY, HONEST, MARKET, METHODS, UNALIGNED, AgentPlan, Place
 from p2pmarket.experiments.worlds.image_data import few, loaded
 from p2pmarket.experiments.worlds.image_learner import ImageLearner, Training
 from p2pmarket.experiments.worlds.image_shares import CLASSES, Groups, ImageEndowment, each, read_groups, read_scarce
@@ -42,6 +42,7 @@ class ImageSettings:
 
     KEY: ClassVar[str] = "images"
     METHODS: ClassVar[tuple[str, ...]] = METHODS
+    metric: ClassVar[str] = ACCURACY
 
     data: str
     """One of image_shares.CLASSES."""
