@@ -4,54 +4,82 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from p2pmarket.cli.show import printable
 from p2pmarket.cli.simulate_show import MOST_ROWS
-from p2pmarket.experiments.document import Document
+from p2pmarket.errors import ScenarioError
+from p2pmarket.experiments.document import Document, as_value, points_of
 from p2pmarket.experiments.run import RunPlan
+from p2pmarket.experiments.scenario import TERMS_SECTIONS, Scenario, parse_scenario, terms_document
 from p2pmarket.experiments.worlds.contract import World
-from p2pmarket.market import MarketTerms
+from p2pmarket.market import MarketTerms, terms_defaults
+
+MOST_AGENT_LINES = 4 * MOST_ROWS
 
 
 def show_check(
     plans: Sequence[RunPlan], document: Document, world: World, terms: MarketTerms, out: Path, as_json: bool
 ) -> None:
     """What would be run: the scenario with all its defaults, the agents, the market's terms, the number of runs."""
-    scenario = plans[0].scenario
     points = {plan.digest: plan.settings for plan in plans}
     if as_json:
         found = {"scenario": document, "runs": len(plans), "points": list(points.values()), "out": str(out)}
         print(json.dumps({**found, "terms": _plain(terms)}))
         return
-    print(printable(f"{scenario.name}: {scenario.about or 'no word about it'}"))
-    print(printable(f"{world.about}"))
-    kept = {key: value for key, value in vars(scenario).items() if key not in ("agents", "world", "terms", "climate")}
-    for section, values in (
-        ("scenario", kept),
-        (scenario.world.KEY, _plain(scenario.world)),
-        ("faults", _plain(scenario.climate) if scenario.climate else {}),
-        ("terms", _plain(terms)),
-    ):
-        for line in _listed(section, values):
-            print(printable(line))
-    for agent, learner in list(zip(scenario.agents, world.learners, strict=True))[:MOST_ROWS]:
-        print(printable(f"agent {agent.name}: {agent.task}, {learner.about}; {agent.strategy!r}"))
-    if len(scenario.agents) > MOST_ROWS:
-        print(f"and {len(scenario.agents) - MOST_ROWS} more agents")
+    for line in _lines(plans, document, world):
+        print(printable(line))
     for number, settings in list(enumerate(points.values()))[:MOST_ROWS]:
         if settings:
-            print(
-                printable(
-                    f"point {number:03d}: " + ", ".join(f"{path} = {value!r}" for path, value in settings.items())
-                )
-            )
+            values = ", ".join(f"{path} = {as_value(value)}" for path, value in settings.items())
+            print(printable(f"point {number:03d}: {values}"))
     if len(points) > MOST_ROWS:
         print(f"and {len(points) - MOST_ROWS} more points")
     rounds = sum(plan.scenario.rounds for plan in plans)
     print(printable(f"{len(plans)} runs of {len(points)} points, {rounds} rounds in all; results would go to {out}"))
+
+
+def _lines(plans: Sequence[RunPlan], document: Document, world: World) -> Iterator[str]:
+    """The scenario without its sweep, or its first point where it is none without."""
+    told: dict[str, Any] = {}
+    try:
+        scenario = parse_scenario({key: value for key, value in document.items() if key != "sweep"}, told)
+    except ScenarioError:
+        told.clear()
+        scenario = parse_scenario(points_of(document)[0].document, told)
+    yield f"{scenario.name}: {scenario.about}" if scenario.about else scenario.name
+    yield world.about
+    values = [(path, value) for path, value in told.items() if value != {}]
+    agents = [one for one in values if one[0].startswith("agent.")]
+    for path, value in sorted((one for one in values if one not in agents), key=lambda one: one[0].partition(".")[0]):
+        yield f"{path} = {as_value(value)}"
+    for section, keys in _terms(scenario, world).items():
+        for key, value in keys.items():
+            yield f"terms.{section}.{key} = {as_value(value)}"
+    for path, value in agents[:MOST_AGENT_LINES]:
+        yield f"{path} = {as_value(value)}"
+    if len(agents) > MOST_AGENT_LINES:
+        yield f"and {len(agents) - MOST_AGENT_LINES} more values of agents"
+    for agent, learner in list(zip(plans[0].scenario.agents, world.learners, strict=True))[:MOST_ROWS]:
+        task = f"{agent.task}, " if len(scenario.world.tasks) > 1 else ""
+        yield f"agent {agent.name}: {task}{learner.about}; strategy {agent.strategy_name}"
+    if len(world.learners) > MOST_ROWS:
+        yield f"and {len(world.learners) - MOST_ROWS} more agents"
+
+
+def _terms(scenario: Scenario, world: World) -> dict[str, dict[str, Any]]:
+    """What a scenario may set of the terms, with its defaults, as it would be written."""
+    given = terms_document(scenario, world.terms())
+    found = {
+        section: {**keys, **given.get(section, {})}
+        for section, keys in terms_defaults().items()
+        if section in TERMS_SECTIONS
+    }
+    if found["pricing"]["rule"] != "k":
+        del found["pricing"]["k_percent"]  # it belongs to that rule alone
+    return found
 
 
 def _plain(record: Any) -> dict[str, Any]:
@@ -60,8 +88,3 @@ def _plain(record: Any) -> dict[str, Any]:
         value = getattr(record, field.name)
         found[field.name] = json.loads(json.dumps(value, default=repr))
     return found
-
-
-def _listed(section: str, values: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in values.items():
-        yield f"{section}.{key} = {value!r}"

@@ -195,7 +195,7 @@ def _lines(table: Mapping[str, Any], path: str) -> Iterator[str]:
     tables = {key: value for key, value in table.items() if isinstance(value, dict) or _are_tables(value)}
     for key, value in table.items():
         if key not in tables:
-            yield f"{_key(key)} = {_value(value)}"
+            yield f"{_key(key)} = {as_value(value)}"
     for key, value in tables.items():
         name = f"{path}.{_key(key)}".lstrip(".")
         for one in [value] if isinstance(value, dict) else value:
@@ -209,18 +209,19 @@ def _are_tables(value: object) -> bool:
 
 
 def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else as_value(key)
 
 
-def _value(value: object) -> str:
+def as_value(value: object) -> str:
+    """A value as TOML has it, on one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(one)}" for key, one in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {as_value(one)}" for key, one in value.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(as_value, value)) + "]"
     return repr(value)
 
 
@@ -235,17 +236,17 @@ class Table:
         if not isinstance(values, dict):
             raise ScenarioError(f"{where} must be a table, not {values!r}")
         self._values = values
-        self._asked: dict[str, None] = {}
+        self._asked: dict[str, Any] = {}
         self.where = where
 
     def __contains__(self, key: str) -> bool:
-        self._asked[key] = None
+        self._asked.setdefault(key, None)
         return key in self._values
 
     @property
-    def asked(self) -> tuple[str, ...]:
-        """Keys that were asked for, in order."""
-        return tuple(self._asked)
+    def asked(self) -> Mapping[str, Any]:
+        """Keys that were asked for, in order, each with its value or default; None where it has neither."""
+        return self._asked
 
     def holds(self, key: str, kind: type) -> bool:
         """Whether the value of a key is of a kind."""
@@ -303,8 +304,7 @@ class Table:
             raise ScenarioError(f"unknown key {unknown[0]!r} in {self.where}; known are {', '.join(self._asked)}")
 
     def _take(self, key: str, default: T | None, kind: type[T], words: str) -> T:
-        self._asked[key] = None
-        value = self._values.get(key, default)
+        value = self._asked[key] = self._values.get(key, default)
         if value is None:
             raise ScenarioError(f"{self.where} needs a {key!r}: {words}")
         if kind is float and type(value) is int and abs(value) < 2**1000:

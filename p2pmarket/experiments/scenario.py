@@ -58,9 +58,10 @@ class Scenario:
     """None: nothing goes wrong."""
 
 
-def parse_scenario(document: Document) -> Scenario:
+def parse_scenario(document: Document, told: dict[str, Any] | None = None) -> Scenario:
     """A scenario from one point's document.
 
+    :param told: takes the value of every key that was read by its path, with the defaults of those that are not given
     :raises ScenarioError: names the first wrong key
     """
     known = ("scenario", "agent", "terms", "faults", *WORLDS)
@@ -77,7 +78,8 @@ def parse_scenario(document: Document) -> Scenario:
     world: WorldSettings = WORLDS[given[0]].read(section)
     section.done()
     table = Table(document.get("scenario", {}), "[scenario]")
-    agents = _agents(document.get("agent"), world)
+    told = {} if told is None else told
+    agents = _agents(document.get("agent"), world, told)
     scenario = Scenario(
         name=table.name("name"),
         about=table.text("about", ""),
@@ -95,6 +97,11 @@ def parse_scenario(document: Document) -> Scenario:
         climate=_climate(document.get("faults")),
     )
     table.done()
+    for name, read in (("scenario", table), (given[0], section)):
+        told |= {f"{name}.{key}": value for key, value in read.asked.items() if value is not None}
+    if scenario.climate is not None:
+        told |= {f"faults.{key}": value for key, value in dataclasses.asdict(scenario.climate).items()}
+        told["faults.delay_seconds"] = scenario.climate.delay_seconds[1]
     terms = terms_of(scenario, _ANY_WORLD)  # wrong ones are told now, not after the data were read
     if isinstance(world, RegressionSettings):
         world.check_terms(terms)
@@ -121,6 +128,14 @@ def terms_of(scenario: Scenario, from_world: Mapping[str, Any]) -> MarketTerms:
 
     :raises ScenarioError: they are no terms
     """
+    try:
+        return parse_terms(terms_document(scenario, from_world))
+    except TermsError as error:
+        raise ScenarioError(f"[terms]: {error}") from None
+
+
+def terms_document(scenario: Scenario, from_world: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as a terms file has them, by section."""
     count = len(scenario.agents)
     document: dict[str, Any] = {
         "market": {"name": "simulated", "rounds": "barrier", "round_agents": max(2, count)},
@@ -130,10 +145,7 @@ def terms_of(scenario: Scenario, from_world: Mapping[str, Any]) -> MarketTerms:
     for source in (from_world, scenario.terms):
         for section, values in source.items():
             document[section] = {**document.get(section, {}), **values} if isinstance(values, dict) else values
-    try:
-        return parse_terms(document)
-    except TermsError as error:
-        raise ScenarioError(f"[terms]: {error}") from None
+    return document
 
 
 def _seeds(table: Table) -> tuple[int, ...]:
@@ -153,7 +165,7 @@ def _seeds(table: Table) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
-def _agents(tables: object, world: WorldSettings) -> tuple[AgentPlan, ...]:
+def _agents(tables: object, world: WorldSettings, told: dict[str, Any]) -> tuple[AgentPlan, ...]:
     if not isinstance(tables, list) or not tables:
         raise ScenarioError("a scenario needs its agents: one [[agent]] table for each kind of them")
     found: list[AgentPlan] = []
@@ -167,6 +179,8 @@ def _agents(tables: object, world: WorldSettings) -> tuple[AgentPlan, ...]:
         knobs = table.table("knobs")
         endowment = world.endowment(table)
         table.done()
+        place = name if "name" in values else str(number)  # as a path finds it
+        told |= {f"agent.{place}.{key}": value for key, value in table.asked.items() if value is not None}
         if len(found) + count > MOST_AGENTS:
             raise ScenarioError(f"more than {MOST_AGENTS} agents, which is what a round takes")
         for one in [name] if count == 1 else [f"{name}-{one}" for one in range(count)]:

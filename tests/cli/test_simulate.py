@@ -87,13 +87,39 @@ def test_set_and_seeds(small: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_check_shows_all_and_runs_nothing(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", small, "--check", "--seeds", "4"]) == 0
     out = capsys.readouterr().out
-    for line in ("scenario.round_seconds = 10.0", "terms.max_sellers = 8", "agent B: linear, 12 samples, noise 0.5",
-                 "point 001: scenario.method = 'alone'", "8 runs of 2 points, 16 rounds in all"):  # fmt: skip
+    for line in ("scenario.round_seconds = 10.0", "terms.limits.max_sellers = 8", "terms.pricing.fee_percent = \"0\"",
+                 "terms.limits.bid_seconds = 120", "regression.rate = 0.1", "agent.B.samples = 12",
+                 "agent B: 12 samples, noise 0.5; strategy default", "point 001: scenario.method = \"alone\"",
+                 "8 runs of 2 points, 16 rounds in all"):  # fmt: skip
         assert line in out
     assert main(["simulate", small, "--check", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["runs"], told["terms"]["round_agents"]) == (2, 2)
     assert not (tmp_path / "runs").exists()
+
+
+def test_every_path_that_check_shows_can_be_set(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--set", "scenario.seeds=2", "--set", "agent.A.knobs.reserve=1"]
+    assert main(["simulate", small, "--check", *given]) == 0
+    before = capsys.readouterr().out
+    shown = [line.replace(" = ", "=", 1) for line in before.splitlines() if re.match(r"[\w.-]+ = ", line)]
+    assert len(shown) > 50 and before.startswith("small\n")
+    again = [part for line in shown if not line.startswith("scenario.method=") for part in ("--set", line)]
+    assert main(["simulate", small, "--check", *again]) == 0
+    assert capsys.readouterr().out == before
+
+
+def test_check_tells_how_many_images_are_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn", reason="the digits come with it")
+    text = """[scenario]\nname = "x"\nrounds = 1\n[images]\ndata = "digits"\nmodel = "mlp"\narguments = { hidden = [4] }\ntrain_images = 200
+test_images = 50\nbroker_images = 40\nlearning_rate = 0.25\n[[agent]]\nname = "A"\n[[agent]]\nname = "B"\n"""
+    (tmp_path / "images.toml").write_text(text)
+    assert main(["simulate", str(tmp_path / "images.toml"), "--check"]) == 0
+    out = capsys.readouterr().out
+    for words in ("200 and 50 of them used", "the broker has 40 images of its own", "images.learning_rate = 0.25",
+                  "agent A: 160 images; strategy default"):  # fmt: skip
+        assert words in out
+    assert "Training(" not in out and "groups" not in out.replace("terms.trade.groups", "")
 
 
 def test_a_new_scenario_is_never_written_over_a_file(small: str, capsys: pytest.CaptureFixture[str]) -> None:

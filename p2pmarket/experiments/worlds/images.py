@@ -169,8 +169,10 @@ class Images:
             task: Dataset(part.inputs.to(self._device), part.targets.to(self._device)) for task, part in tests.items()
         }
         self.learners = tuple(self._learner(plan, train, near[plan.task]) for plan in agents)
-        whose = f"{settings.broker_images} images of its own" if honest else "the test images"
-        self.about = f"{data.about}; the model {settings.model}; the broker has {whose}"
+        whose = f"{len(held)} images of its own" if honest else "the test images"
+        used = len(train) + (len(held) if honest else 0), len(test)
+        few_are = "" if used == (len(data.train), len(data.test)) else f", {used[0]} and {used[1]} of them used"
+        self.about = f"{data.about}{few_are}; the model {settings.model}; the broker has {whose}"
 
     def terms(self) -> dict[str, Any]:
         """[model] and [[task]]."""
