@@ -50,7 +50,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     given = build_parser().parse_args(arguments)
     handler = logging.StreamHandler()
     handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=getattr(logging, given.log_level.upper()), handlers=[handler])
+    logging.basicConfig(level=getattr(logging, (given.log_level or "warning").upper()), handlers=[handler])
     # A program that is still starting when it is asked to stop unwinds as at Ctrl-C; one that runs has its own way.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

@@ -36,7 +36,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"p2pmarket {__version__}")
     levels = ("debug", "info", "warning", "error")
     add_flag(
-        parser, "--log_level", default="warning", choices=levels, help="what to write to stderr (default: warning)"
+        parser,
+        "--log_level",
+        choices=levels,
+        help="what to write to stderr (default: warning, of simulated runs: error)",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _demo(commands)

@@ -119,7 +119,7 @@ def _run(given: argparse.Namespace, document: Document, place: Place) -> int:
         with display:
             runs = run_sweep(
                 document, out, place=place, jobs=given.jobs, plans=plans, progress=display.progress,
-                format=given.format,
+                format=given.format, log_level=(given.log_level or "error").upper(),
             )  # fmt: skip
     except KeyboardInterrupt:
         kept = f"{display.finished} of {len(plans)} runs are finished and kept in {out}"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -64,6 +66,7 @@ def run_sweep(
     plans: Sequence[RunPlan] | None = None,
     progress: Progress = lambda run, done, of: None,
     format: str = "csv",
+    log_level: str = "ERROR",
 ) -> list[RunResult]:
     """Makes every run of the scenario that is not finished in `out`; all of its runs, in order.
 
@@ -76,6 +79,8 @@ def run_sweep(
     :param plans: `plans_of` the document and the seeds, where the caller has made them
     :param progress: told of every run that is finished, those of before first; may raise to stop
     :param format: "csv" or "parquet", of the files that hold all finished runs together
+    :param log_level: from which on the package's log tells of what happens in a run, as `logging` names it; a delivery
+        that comes too late is a warning to an operator, and in a simulation what was asked for
     :raises ScenarioError: the scenario is wrong, or `out` holds runs of another one
     :raises MarketError: as a run raised it, with the run's name; what is finished is kept
     """
@@ -93,7 +98,9 @@ def run_sweep(
             else:
                 todo.append(plan)
         documents = {_digest(point.document): point.document for point in points_of(document)}
-        tasks = [_Task(documents[plan.digest], plan.number, plan.settings, plan.seed, out, place) for plan in todo]
+        tasks = [
+            _Task(documents[plan.digest], plan.number, plan.settings, plan.seed, out, place, log_level) for plan in todo
+        ]
         failed = _make(todo, tasks, _count(jobs, place, len(todo)), progress)
         if any(isinstance(error, DiskFull) for _, error in failed):
             raise _first(failed)
@@ -280,11 +287,28 @@ class _Task:
     seed: int
     out: Path
     place: Place
+    log_level: str
 
 
 def _carry_out(task: _Task, tell: Callable[[int], None]) -> None:
     (plan,) = _plans(Point(task.number, task.settings, task.document), (task.seed,), task.document)
-    write_run(results.folder_of(task.out, plan.name), run_once(plan, task.place, lambda done, of: tell(done)))
+    with _logged_from(task.log_level):
+        run = run_once(plan, task.place, lambda done, of: tell(done))
+    write_run(results.folder_of(task.out, plan.name), run)
+
+
+@contextlib.contextmanager
+def _logged_from(level: str) -> Iterator[None]:
+    """The package's log from a level on; a worker's goes to stderr."""
+    if multiprocessing.parent_process() is not None:
+        logging.basicConfig(level=level)  # of a worker, which is nobody else's process
+    log = logging.getLogger("p2pmarket")
+    before = log.level
+    log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _first(failed: Failed) -> MarketError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,17 @@ def test_too_many_runs() -> None:
 
 def test_points_that_are_the_same_are_run_once() -> None:
     assert len(plans_of(alone(sweep={"agent.A.samples": [4, 5, 4]}))) == 2
+
+
+@pytest.mark.parametrize(("level", "heard"), [("ERROR", False), ("WARNING", True)])
+def test_warnings_of_a_run_are_heard_when_they_are_asked_for(
+    level: str, heard: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warn(*given: Any) -> RunResult:
+        logging.getLogger("p2pmarket.node.buyer").warning("a late delivery is dropped")
+        return run_once(*given)
+
+    monkeypatch.setattr(sweep, "run_once", warn)
+    sweep.run_sweep(alone(), tmp_path / "out", jobs=1, log_level=level)
+    assert ("a late delivery is dropped" in caplog.text) is heard
+    assert logging.getLogger("p2pmarket").level == logging.NOTSET, "as it was"
