@@ -7,10 +7,12 @@ them. Raises what writing files does.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,21 @@ from p2pmarket.charts import BASELINE, COLORS, figure, save_png
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.spread import mean_and_spread, mean_of
-from p2pmarket.experiments.summary import METHOD_PATH
+from p2pmarket.experiments.summary import METHOD_PATH, label_of
 from p2pmarket.experiments.worlds.contract import ALONE
 from p2pmarket.units import CREDIT
 
 FEW_AGENTS = 6
 """With an axis or a line each."""
-MOST_LINES = len(COLORS)
+MOST_LINES = 6
 MOST_MARKS = 4000
 MOST_BARS = 60
 MOST_AXES = 6
+MOST_TICKS = 10
+MOST_COLUMNS = 3
+"""Of axes beside one another."""
+SHIFT = 0.06
+"""Between methods at one value of a sweep, as a part of the smallest step between values: their bars stay apart."""
 MOST_HIGH = 1e100
 """Above it a run has diverged, and matplotlib cannot reckon: it has no mark."""
 
@@ -48,9 +55,10 @@ def plot_results(runs: Sequence[RunResult], folder: Path) -> list[Path]:
     points = _by_point(runs)
     shown = dict(list(points.items())[:MOST_LINES])
     traded = {label: ones for label, ones in shown.items() if any(run.trades for run in ones)}
-    written = [_learning(shown, "loss", folder / "loss.png")]
+    note = f"the first {len(shown)} of {len(points)} points" if len(shown) < len(points) else ""
+    written = [_learning(shown, "loss", folder / "loss.png", note)]
     if any(_differ(row.metric, row.loss) for ones in shown.values() for run in ones for row in run.rounds):
-        written.append(_learning(shown, "metric", folder / "metric.png"))
+        written.append(_learning(shown, "metric", folder / "metric.png", note))
     if traded:
         written += [_states(traded, folder / "trades.png"), _balances(traded, folder / "balances.png")]
     if any(row.price for ones in traded.values() for run in ones for row in run.trades):
@@ -63,14 +71,8 @@ def plot_results(runs: Sequence[RunResult], folder: Path) -> list[Path]:
 def _by_point(runs: Iterable[RunResult]) -> Points:
     found: Points = defaultdict(list)
     for run in runs:
-        others = [f"{path.rpartition('.')[2]} {_short(value)}" for path, value in run.facts["settings"].items()
-                  if path != METHOD_PATH]  # fmt: skip
-        found[", ".join([run.facts["method"], *others])[:80]].append(run)
+        found[label_of(run.facts["method"], run.facts["settings"])[:80]].append(run)
     return dict(found)
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)[:24]
 
 
 def _colour(label: str, number: int) -> str:
@@ -80,15 +82,16 @@ def _colour(label: str, number: int) -> str:
 # ---- learning -------------------------------------------------------------------------------------------------------
 
 
-def _learning(points: Points, what: str, path: Path) -> Path:
+def _learning(points: Points, what: str, path: Path, note: str) -> Path:
     """One axis for each agent where they are few, else one for each task with quantiles over agents and seeds."""
-    first = next(iter(points.values()))[0].rounds
+    first_run = next(iter(points.values()))[0]
+    first = first_run.rounds
     agents = list(dict.fromkeys(row.agent for row in first))
     by_agent = len(agents) <= FEW_AGENTS
     panels = agents if by_agent else list(dict.fromkeys(row.task for row in first))[:MOST_AXES]
-    title = "accuracy on test data" if what == "metric" else "loss on test data"
-    with figure(columns=len(panels), sharey=True) as (made, axes):
-        for axis, panel in zip(axes[0], panels, strict=True):
+    title = f"{_word(what, first_run)} on test data"
+    with _panels(len(panels)) as (made, axes):
+        for axis, panel in zip(axes, panels, strict=True):
             for number, (label, runs) in enumerate(points.items()):
                 rows = [row for run in runs for row in run.rounds if panel == (row.agent if by_agent else row.task)]
                 _curve(axis, rows, what, _colour(label, number), label, all_seeds=by_agent)
@@ -96,9 +99,11 @@ def _learning(points: Points, what: str, path: Path) -> Path:
             axis.set_xlabel("round")
             if what == "loss" and _spans_decades(points):
                 axis.set_yscale("log")
-        axes[0][0].set_ylabel(title)
-        axes[0][-1].legend(fontsize=8)
-        made.suptitle("mean, and all seeds" if by_agent else "median, and eight of ten agents", fontsize=9)
+        for axis in axes[::MOST_COLUMNS]:
+            axis.set_ylabel(title)
+        _legend(axes)
+        words = "mean, and all seeds" if by_agent else "median, and eight of ten agents"
+        made.suptitle("; ".join(filter(None, (words, note))), fontsize=9)
         save_png(made, path)
     return path
 
@@ -150,8 +155,8 @@ def _states(points: Points, path: Path) -> Path:
     """Trades by the state in which they ended, all seeds together."""
     panels = list(points.items())[:MOST_AXES]
     states = sorted({row.state for _, runs in panels for run in runs for row in run.trades})
-    with figure(columns=len(panels), sharey=True) as (made, axes):
-        for axis, (label, runs) in zip(axes[0], panels, strict=True):
+    with _panels(len(panels)) as (made, axes):
+        for axis, (label, runs) in zip(axes, panels, strict=True):
             last = max(row.round for run in runs for row in run.rounds)
             width = 1 + last // MOST_BARS
             bottom: Counter[int] = Counter()
@@ -163,16 +168,17 @@ def _states(points: Points, path: Path) -> Path:
                 bottom += counts
             axis.set_title(_text(label), fontsize=9)
             axis.set_xlabel("round")
-        axes[0][0].set_ylabel("appraised pairs, by how they ended")
-        axes[0][-1].legend(fontsize=8)
+        for axis in axes[::MOST_COLUMNS]:
+            axis.set_ylabel("appraised pairs, by how they ended")
+        _legend(axes)
         save_png(made, path)
     return path
 
 
 def _balances(points: Points, path: Path) -> Path:
     panels = list(points.items())[:MOST_AXES]
-    with figure(columns=len(panels), sharey=True) as (made, axes):
-        for axis, (label, runs) in zip(axes[0], panels, strict=True):
+    with _panels(len(panels)) as (made, axes):
+        for axis, (label, runs) in zip(axes, panels, strict=True):
             rows = [row for run in runs for row in run.rounds]
             agents = list(dict.fromkeys(row.agent for row in rows))
             if len(agents) <= FEW_AGENTS:
@@ -188,8 +194,9 @@ def _balances(points: Points, path: Path) -> Path:
                 _quantiles(axis, [row for row in rows if row.round])
             axis.set_title(_text(label), fontsize=9)
             axis.set_xlabel("round")
-        axes[0][0].set_ylabel("balance, credits")
-        axes[0][-1].legend(fontsize=8)
+        for axis in axes[::MOST_COLUMNS]:
+            axis.set_ylabel("balance, credits")
+        _legend(axes)
         save_png(made, path)
     return path
 
@@ -223,23 +230,52 @@ def _against(runs: Sequence[RunResult], path: str, file: Path) -> Path:
     if any(_differ(last["metric"], last["loss"]) for run in runs for last in run.facts["final"].values()):
         whats.append("metric")
     methods = list(dict.fromkeys(str(run.facts["method"]) for run in runs))
+    values = sorted({float(run.facts["settings"][path]) for run in runs})
+    gap = SHIFT * min((high - low for low, high in itertools.pairwise(values)), default=0.0)
     with figure(columns=len(whats)) as (made, axes):
         for axis, what in zip(axes[0], whats, strict=True):
             for number, method in enumerate(methods):
+                shift = gap * (number - (len(methods) - 1) / 2)
                 found = _grouped(
                     (run for run in runs if run.facts["method"] == method),
                     lambda run: float(run.facts["settings"][path]),
                     lambda run: mean_of(float(last[what]) for last in run.facts["final"].values()),  # noqa: B023
                 )
+                places = [place + shift for place in sorted(found)]
                 spreads = [mean_and_spread(_drawable(found[place], math.nan)) for place in sorted(found)]
-                axis.errorbar(sorted(found), [mean for mean, _ in spreads], yerr=[half or 0.0 for _, half in spreads],
+                axis.errorbar(places, [mean for mean, _ in spreads], yerr=[half or 0.0 for _, half in spreads],
                               color=_colour(method, number), label=method, marker="o", capsize=3)  # fmt: skip
+            if len(values) <= MOST_TICKS:
+                axis.set_xticks(values, [f"{value:g}" for value in values])
             axis.set_xlabel(_text(path))
-            axis.set_ylabel("final accuracy" if what == "metric" else "final loss")
+            axis.set_ylabel(f"final {_word(what, runs[0])}")
         axes[0][-1].legend(fontsize=8)
         made.suptitle("mean over agents and seeds, with its 95 % interval", fontsize=9)
         save_png(made, file)
     return file
+
+
+def _word(what: str, run: RunResult) -> str:
+    """What a score is called, as the world has it."""
+    return _text(str(run.facts.get("metric_name", what))) if what == "metric" else what
+
+
+@contextlib.contextmanager
+def _panels(count: int) -> Iterator[tuple[Any, list[Any]]]:
+    """A figure, and so many axes of the same height: a grid of few columns, so that it can be read on a page."""
+    columns = min(count, MOST_COLUMNS)
+    rows = -(-count // columns)
+    with figure(rows, columns, sharey=True) as (made, axes):
+        flat = list(axes.flat)
+        for axis in flat[count:]:
+            axis.set_axis_off()
+        yield made, flat[:count]
+
+
+def _legend(axes: Sequence[Any]) -> None:
+    """One for all axes, in the first: every name that any of them has."""
+    named = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    axes[0].legend(named.values(), named.keys(), fontsize=8)
 
 
 def _grouped(ones: Iterable[Any], key: Callable[[Any], Any], value: Callable[[Any], float]) -> dict[Any, list[float]]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from small import alone, small
 
+from p2pmarket.charts import save_png
 from p2pmarket.errors import MachineFault
 from p2pmarket.experiments import figures
 from p2pmarket.experiments.figures import plot_results
@@ -71,6 +72,47 @@ def test_many_agents_and_points_are_bounded(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(figures, "_curve", curve)
     assert drawn(runs_of(document), tmp_path) == {"loss", "sweep"}
     assert len(lines) == figures.MOST_LINES
+
+
+def figures_of(runs: Sequence[RunResult], folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is drawn, by the name of its file: texts, sizes and marks are read before the figure is closed."""
+    found: dict[str, Any] = {}
+
+    def keep(made: Any, path: Path) -> None:
+        save_png(made, path)
+        axes = [axis for axis in made.axes if axis.axison]
+        found[path.stem] = {
+            "inches": tuple(made.get_size_inches()),
+            "titles": [axis.get_title() for axis in axes],
+            "named": [text.get_text() for axis in axes if axis.get_legend() for text in axis.get_legend().get_texts()],
+            "ylabels": [axis.get_ylabel() for axis in axes],
+            "ticks": [[tick.get_text() for tick in axis.get_xticklabels()] for axis in axes],
+            "places": [[tuple(bars.lines[0].get_xdata()) for bars in axis.containers if bars.has_yerr]
+                       for axis in axes if path.stem == "sweep"],
+        }  # fmt: skip
+
+    monkeypatch.setattr(figures, "save_png", keep)
+    plot_results(runs, folder)
+    return found
+
+
+def test_twelve_points_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = [0.01 * number for number in range(1, 13)]
+    found = figures_of(runs_of(small(sweep={"regression.rate": rates})), tmp_path, monkeypatch)
+    for name in ("loss", "trades", "balances"):
+        assert found[name]["inches"][0] <= 3 * 5.5 and len(found[name]["titles"]) <= 6, name
+    assert len(found["balances"]["titles"]) == 6 and found["balances"]["named"] == ["A", "B"]
+    assert len(found["loss"]["named"]) == 6 and "market, rate 0.01" in found["loss"]["named"]
+
+
+def test_a_sweep_has_ticks_at_its_values_and_bars_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = alone(sweep={"agent.A.samples": [4, 8, 32], "scenario.method": ["alone", "fedavg"]}, seeds=2)
+    document["regression"]["metric"] = "gradient"
+    drawn_sweep = figures_of(runs_of(document), tmp_path, monkeypatch)["sweep"]
+    assert drawn_sweep["ticks"] == [["4", "8", "32"]] * 2
+    for alone_at, fedavg_at in drawn_sweep["places"]:
+        assert all(0 < abs(one - other) < 1 for one, other in zip(alone_at, fedavg_at, strict=True))
+    assert drawn_sweep["ylabels"] == ["final loss", "final gradient"]
 
 
 def test_names_that_a_formula_would_be_made_of(tmp_path: Path) -> None:
