@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from p2pmarket.errors import ScenarioError, SettingsError, TermsError
@@ -202,11 +202,20 @@ def _strategy(name: str, knobs: Mapping[str, Any], where: str) -> Strategy:
     try:
         settings, origins = resolve(NodeSettings, {**given, "strategy": name}, {})
         strategy = strategy_of(settings, origins)
+        has = {field.name for field in dataclasses.fields(strategy) if field.init}
+        if unknown := sorted(set(own) - has):
+            raise ScenarioError(f"{where}: the strategy {name} has no knob {unknown[0]!r}; {_knobs_told(has)}")
         return dataclasses.replace(strategy, **own) if own else strategy
+    except ScenarioError:
+        raise
     except SettingsError as error:
         raise ScenarioError(f"{where}: {str(error).replace('the flag --', 'knobs.')}") from None
     except Exception as error:  # a class of one's own may fail in any way
         raise ScenarioError(f"{where}: the strategy {name} does not take these knobs: {error}") from error
+
+
+def _knobs_told(names: Collection[str]) -> str:
+    return f"it has {', '.join(sorted(names))}" if names else "it has none"
 
 
 def _terms(values: object) -> Mapping[str, Any]:

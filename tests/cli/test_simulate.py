@@ -111,7 +111,8 @@ def test_every_path_that_check_shows_can_be_set(small: str, capsys: pytest.Captu
 
 def test_check_tells_how_many_images_are_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn", reason="the digits come with it")
-    text = """[scenario]\nname = "x"\nrounds = 1\n[images]\ndata = "digits"\nmodel = "mlp"\narguments = { hidden = [4] }\ntrain_images = 200
+    text = """[scenario]\nname = "x"\nrounds = 1\n[images]\ndata = "digits"\nmodel = "mlp"\narguments = { hidden = [4] }
+train_images = 200
 test_images = 50\nbroker_images = 40\nlearning_rate = 0.25\n[[agent]]\nname = "A"\n[[agent]]\nname = "B"\n"""
     (tmp_path / "images.toml").write_text(text)
     assert main(["simulate", str(tmp_path / "images.toml"), "--check"]) == 0
@@ -271,6 +272,16 @@ def test_a_metric_that_is_no_accuracy_is_called_by_its_name(capsys: pytest.Captu
     show_summary(Console(width=240), summary)
     out = capsys.readouterr().out
     assert "gradient" in out and " 3.5 " in out and "accuracy" not in out and "fees" not in out
+
+
+def test_an_unknown_knob_is_told_those_that_there_are(
+    small: str, failing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--set", f"agent.A.strategy={failing}", "--set", "agent.A.knobs.parts=0.5"]
+    assert main(["simulate", small, "--check", *given]) == 2
+    err = capsys.readouterr().err
+    assert "[[agent]] 'A': the strategy simulate_failing:Greedy has no knob 'parts'; it has " in err
+    assert re.search(r"\bpart\b", err) and "__init__" not in err and "(the sweep's" not in err
 
 
 def test_few_of_many_agents_with_problems_are_told(capsys: pytest.CaptureFixture[str]) -> None:
