@@ -35,8 +35,11 @@ MOST_AXES = 6
 MOST_TICKS = 10
 MOST_COLUMNS = 3
 """Of axes beside one another."""
-SHIFT = 0.06
-"""Between methods at one value of a sweep, as a part of the smallest step between values: their bars stay apart."""
+SHIFT, MOST_SHIFT = 0.012, 0.2
+"""Between methods at one value of a sweep, so that their bars stay apart: a part of the axis, and at most that part of
+the smallest step between values."""
+DECADES = 16
+"""A sweep whose largest value is so many times its smallest has a logarithmic axis."""
 MOST_HIGH = 1e100
 """Above it a run has diverged, and matplotlib cannot reckon: it has no mark."""
 
@@ -231,7 +234,11 @@ def _against(runs: Sequence[RunResult], path: str, file: Path) -> Path:
         whats.append("metric")
     methods = list(dict.fromkeys(str(run.facts["method"]) for run in runs))
     values = sorted({float(run.facts["settings"][path]) for run in runs})
-    gap = SHIFT * min((high - low for low, high in itertools.pairwise(values)), default=0.0)
+    decades = values[0] > 0 and values[-1] >= DECADES * values[0]
+    at = [math.log10(value) if decades else value for value in values]
+    step = min((high - low for low, high in itertools.pairwise(at)), default=0.0)
+    gap = min(MOST_SHIFT * step, SHIFT * (at[-1] - at[0]))
+    place_of = dict(zip(values, at, strict=True))
     with figure(columns=len(whats)) as (made, axes):
         for axis, what in zip(axes[0], whats, strict=True):
             for number, method in enumerate(methods):
@@ -241,10 +248,13 @@ def _against(runs: Sequence[RunResult], path: str, file: Path) -> Path:
                     lambda run: float(run.facts["settings"][path]),
                     lambda run: mean_of(float(last[what]) for last in run.facts["final"].values()),  # noqa: B023
                 )
-                places = [place + shift for place in sorted(found)]
+                places = [10 ** (place_of[one] + shift) if decades else one + shift for one in sorted(found)]
                 spreads = [mean_and_spread(_drawable(found[place], math.nan)) for place in sorted(found)]
                 axis.errorbar(places, [mean for mean, _ in spreads], yerr=[half or 0.0 for _, half in spreads],
                               color=_colour(method, number), label=method, marker="o", capsize=3)  # fmt: skip
+            if decades:
+                axis.set_xscale("log")
+                axis.minorticks_off()
             if len(values) <= MOST_TICKS:
                 axis.set_xticks(values, [f"{value:g}" for value in values])
             axis.set_xlabel(_text(path))

@@ -69,7 +69,7 @@ def changed(path: str, value: object) -> Document:
         ("agent.A.strategy", "os:getcwd", "is no strategy"),
         ("agent.A.knobs", {"harm": 1}, r"'A': knobs.harm: the strategy default makes nothing of it, it is for compet"),
         ("agent.A.knobs", {"reserve": "much"}, r"knobs.reserve: "),
-        ("agent.A.knobs", {"strategy": "budgeted"}, "the strategy default has no knob .strategy.; it has budget, buy, "),
+        ("agent.A.knobs", {"strategy": "budgeted"}, "the strategy default has no knob .strategy.; it has budget, "),
         ("agent.A.knobs", {"cleverness": 3}, "has no knob .cleverness.; it has budget, buy, "),
         ("agent.A.knobs", {"minimum_gain": float("nan")}, "knobs.minimum_gain: 'nan' is not a number"),
         ("agent.A.knobs", 5, "knobs in .* must be a table"),
