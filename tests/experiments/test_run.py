@@ -41,7 +41,7 @@ FAULTS = {"crash": 0.001, "lost": 0.005, "partings": 3, "skew_ms": 500}
 CONTINUOUS = {"market": {"rounds": "continuous"}}
 FACTS = {
     "run", "scenario", "digest", "method", "protocol", "seed", "settings", "about", "agents", "broker", "final",
-    "ledger", "traffic_bytes", "messages", "crashes", "wall_seconds", "virtual_seconds", "versions",
+    "ledger", "traffic_bytes", "messages", "crashes", "wall_seconds", "virtual_seconds", "versions", "metric_name",
 }  # fmt: skip
 LEDGER = {"trades", "settled", "moved", "fees", "verified", "problems"}
 
