@@ -35,6 +35,7 @@ def work(task: str, tell: Callable[[int], None]) -> None:
 
 def main() -> None:
     """run_sweep as a program: SCENARIO OUT JOBS; tells every finished run."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     scenario, out, jobs = sys.argv[1:]
 
     def tell(run: str, done: int, of: int) -> None:
