@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "p2pmarket"
 
 FLOORS = (
     ("errors", "limits"),
-    ("units", "failpoints", "records", "files", "events", "threads", "plugins", "permutation"),
+    ("units", "failpoints", "records", "files", "events", "threads", "tasks", "plugins", "permutation"),
     ("parcel", "messages", "options", "charts"),
     ("market", "settings"),
     ("crypto",),

@@ -35,6 +35,7 @@ from p2pmarket.files import private_folder, remove_tree
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import SUBMITTED
 from p2pmarket.market import MarketTerms
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import Clock
 
 log = logging.getLogger(__name__)
@@ -146,9 +147,7 @@ class Appraisals:
         try:
             appraised = await asyncio.gather(*pairs)
         finally:  # where one ends the round, the others must not go on beside the next try
-            for pair in pairs:
-                pair.cancel()
-            await asyncio.gather(*pairs, return_exceptions=True)
+            await end_tasks(pairs)
         found = [finding for finding in appraised if finding is not None]
         payable = [finding for finding in found if finding.seller.ask is None or finding.seller.ask <= free]
         chain: list[Finding] = []

@@ -34,8 +34,8 @@ from p2pmarket.ledger.trade import ENDS, SETTLED, STATES
 from p2pmarket.market import MarketTerms
 from p2pmarket.network.names import PARCELS, SESSIONS
 from p2pmarket.network.session import Session, read_frame, write_frame
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream, StreamHandler, Transport
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import Clock
 from p2pmarket.wire import Frame, Kind
 

@@ -10,7 +10,6 @@ all balances as they were.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,7 +26,7 @@ from p2pmarket.ledger.journal import Ledger
 from p2pmarket.ledger.trade import ENDS, REFUNDED
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Ask, AskRequest, Bid
-from p2pmarket.network.streams import end_tasks
+from p2pmarket.tasks import end_tasks, happens
 from p2pmarket.units import Clock
 
 log = logging.getLogger(__name__)
@@ -184,8 +183,7 @@ class Clearing:
         )  # fmt: skip
         await self._ledger.run(Ledger.queue_mail, trade.seller, sign(self._identity, request))
         self._mail_waits(trade.seller)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(answered.wait(), max(0, expires_ms - self._clock()) / 1000)
+        await happens(answered, (expires_ms - self._clock()) / 1000)
 
 
 def _unheard(task: asyncio.Task[bytes]) -> None:

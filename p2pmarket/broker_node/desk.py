@@ -59,9 +59,9 @@ from p2pmarket.messages import (
     Welcome,
 )
 from p2pmarket.network.session import write_frame
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream
 from p2pmarket.parcel import Schema
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import Clock
 from p2pmarket.wire import Frame, Kind
 

@@ -40,6 +40,7 @@ from p2pmarket.network.directory import announce
 from p2pmarket.network.libp2p import Libp2pTransport
 from p2pmarket.parameters.snapshot import schema_of
 from p2pmarket.settings import BrokerSettings
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import Clock, now_ms
 
 log = logging.getLogger(__name__)
@@ -227,9 +228,7 @@ async def _serve(
         try:
             await asked.wait()
         finally:
-            announcing.cancel()
-            status.cancel()
-            await asyncio.gather(announcing, status, return_exceptions=True)
+            await end_tasks((announcing, status))
 
 
 async def _report_status(broker: Broker, emit: Emit) -> None:

@@ -21,6 +21,7 @@ from p2pmarket.events import Event
 from p2pmarket.files import disk_errors
 from p2pmarket.simulation.endowments import Endowments, prepare
 from p2pmarket.simulation.processes import Child, LocalNet, peers_of
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import CREDIT
 
 NAMES = ("A", "B")
@@ -117,9 +118,7 @@ async def _run(given: argparse.Namespace, folder: Path, console: Console) -> Out
         try:
             await asyncio.gather(*followers)
         finally:
-            for follower in followers:
-                follower.cancel()
-            await asyncio.gather(*followers, return_exceptions=True)
+            await end_tasks(followers)
         await broker.stop()
     state = folder / "peers" / "broker"
     trades, _ = broker_trades(state)

@@ -15,6 +15,7 @@ from p2pmarket.errors import SettingsError
 from p2pmarket.events import stop_asked
 from p2pmarket.simulation.endowments import Endowments, prepare
 from p2pmarket.simulation.processes import Child, LocalNet, peers_of
+from p2pmarket.tasks import end_tasks
 
 MAX_AGENTS = 16
 
@@ -50,9 +51,7 @@ async def _run(given: argparse.Namespace, folder: Path) -> None:
             try:
                 await asked.wait()
             finally:
-                for follower in followers:
-                    follower.cancel()
-                await asyncio.gather(*followers, return_exceptions=True)
+                await end_tasks(followers)
 
 
 async def _start_agent(

@@ -30,7 +30,6 @@ from p2pmarket.ledger.trade import ENDS, STATES
 from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.network.memory import MemoryNetwork
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.node.results import TradeResult
 from p2pmarket.node.strategy import Strategy
 from p2pmarket.simulation import chance
@@ -40,6 +39,7 @@ from p2pmarket.simulation.market import MarketInMemory
 from p2pmarket.simulation.parties import BROKER, Parties, calm, fail_points_are_steps, with_steps
 from p2pmarket.simulation.virtual import VirtualLoop, run
 from p2pmarket.simulation.weather import Climate, Crashes, DrawnWeather
+from p2pmarket.tasks import end_tasks
 
 __all__ = ["BROKER", "run_in_market"]
 

@@ -23,6 +23,7 @@ from p2pmarket.errors import Expired, MarketNotFound, PeerFault
 from p2pmarket.messages import BrokerStatement, KeyStatement
 from p2pmarket.network.announcement import BROKER_KEYS, broker_key, check_announcement
 from p2pmarket.network.transport import Transport
+from p2pmarket.tasks import happens
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock, now_ms
 
@@ -55,8 +56,7 @@ async def announce(
         if not stored:
             logger.warning("no peer stored this broker's announcement; trying again")
             pause = min(pause, _RETRY_SECONDS)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(again.wait(), pause)
+        await happens(again, pause)
 
 
 async def announce_once(transport: Transport, statement: bytes, *, clock: Clock = now_ms) -> bool:

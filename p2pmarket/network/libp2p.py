@@ -53,9 +53,10 @@ from p2pmarket.network.startup import (
     start_in_new_sessions,
     with_port,
 )
-from p2pmarket.network.streams import StreamCaps, end_tasks, serve_stream
+from p2pmarket.network.streams import StreamCaps, serve_stream
 from p2pmarket.network.transport import StreamHandler
 from p2pmarket.settings import NetworkSettings
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import Clock, now_ms
 
 logger = logging.getLogger(__name__)

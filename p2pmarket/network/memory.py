@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterable, Mapping
 from p2pmarket import limits
 from p2pmarket.errors import ConnectionLost, IdentityInUse, PeerFault, PeerUnreachable
 from p2pmarket.network.memory_pipe import Pipe
-from p2pmarket.network.streams import StreamCaps, end_tasks, serve_stream
+from p2pmarket.network.streams import StreamCaps, serve_stream
 from p2pmarket.network.table import check_record
 from p2pmarket.network.transport import StreamHandler
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import Clock, now_ms
 
 PIPE_BYTES = 1024 * 1024

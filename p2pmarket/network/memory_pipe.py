@@ -80,9 +80,11 @@ class Pipe:
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
-            await asyncio.wait_for(waiter, stall_seconds)
-        except asyncio.TimeoutError:
-            raise ConnectionLost(f"{otherwise} for {stall_seconds:.0f} s; the stream is given up") from None
+            await asyncio.wait({waiter}, timeout=stall_seconds)
+            if not waiter.done():
+                raise ConnectionLost(f"{otherwise} for {stall_seconds:.0f} s; the stream is given up")
+        finally:
+            waiter.cancel()
 
     def _later(self, delay_seconds: float, what: Callable[[], None]) -> None:
         """Does `what` after the delay and after everything that is under way; at once where neither is there."""

@@ -16,8 +16,8 @@ from typing import Any
 from p2pmarket import failpoints, limits
 from p2pmarket.crypto.signing import type_of
 from p2pmarket.errors import ConnectionLost, MalformedMessage, MarketError, TooLarge
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream
+from p2pmarket.tasks import end_tasks
 from p2pmarket.wire import LENGTH, Frame, Kind, body_length, decode_frame, encode_frame
 
 log = logging.getLogger(__name__)

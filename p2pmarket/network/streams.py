@@ -6,19 +6,14 @@ cap is not admitted; whatever a handler raises ends in the log and with the stre
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
 
 from p2pmarket import limits
 from p2pmarket.errors import MarketError
 from p2pmarket.network.transport import Stream, StreamHandler
 
 logger = logging.getLogger(__name__)
-
-_CANCEL_AGAIN_SECONDS = 1.0
 
 
 class StreamCaps:
@@ -54,14 +49,3 @@ async def serve_stream(stream: Stream, protocol: str, handler: StreamHandler) ->
         logger.exception("serving the stream %s to %s failed", protocol, stream.peer_id)
     finally:
         await stream.close()
-
-
-async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancels tasks, other than the current one, and waits until they have ended; what they raise is dropped."""
-    left = {task for task in tasks if task is not asyncio.current_task()}
-    while left:
-        for task in left:
-            task.cancel()
-        # More than once: before Python 3.12, wait_for loses a cancellation that meets its own result.
-        done, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_SECONDS)
-        await asyncio.gather(*done, return_exceptions=True)

@@ -33,6 +33,7 @@ from p2pmarket.network.spool import Incoming, Outgoing
 from p2pmarket.network.transport import Stream
 from p2pmarket.parcel import ParcelContext
 from p2pmarket.records import decode, encode
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import Clock
 
 Progress = Callable[[int, int], None]
@@ -125,9 +126,7 @@ async def _send_until_verdict(stream: Stream, outgoing: Outgoing, first: int, pr
             raise MalformedMessage("the receiver has the parcel before it was sent; it runs another program")
         await sending
     finally:
-        verdict.cancel()
-        sending.cancel()
-        await asyncio.gather(verdict, sending, return_exceptions=True)
+        await end_tasks((verdict, sending))
 
 
 async def _send_from(stream: Stream, outgoing: Outgoing, first: int, progress: Progress | None) -> None:
@@ -233,7 +232,7 @@ class _Answers:
         finally:
             async with self._writing:  # no half-written frame stays behind
                 task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks({task})
 
     async def _beat(self) -> None:
         while True:
@@ -253,8 +252,7 @@ async def _wait_for_goodbye(stream: Stream) -> None:
     try:
         await asyncio.wait({dropping}, timeout=_GOODBYE_SECONDS)
     finally:
-        dropping.cancel()
-        await asyncio.gather(dropping, return_exceptions=True)
+        await end_tasks({dropping})
 
 
 # ---- both -------------------------------------------------------------------------------------------------------

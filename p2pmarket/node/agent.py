@@ -50,7 +50,6 @@ from p2pmarket.messages import (
     Upload,
 )
 from p2pmarket.network.spool import Outgoing
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transfer import send_parcel
 from p2pmarket.network.transport import Transport
 from p2pmarket.node.buyer import Buyer
@@ -63,6 +62,7 @@ from p2pmarket.node.strategy import Strategy
 from p2pmarket.node.welcome import Joined
 from p2pmarket.parameters.packing import digest_of, pack
 from p2pmarket.parameters.snapshot import check_against, check_finite, load_in_place, take_snapshot
+from p2pmarket.tasks import end_tasks
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock, now_ms
 

@@ -27,6 +27,7 @@ from p2pmarket.network.transport import Transport
 from p2pmarket.node import witness
 from p2pmarket.node.link import BrokerLink
 from p2pmarket.node.welcome import Joined
+from p2pmarket.tasks import end_tasks, happens
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock
 
@@ -80,8 +81,7 @@ class Gossip:
     async def close(self) -> None:
         """Ends it."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks({self._task})
 
     async def _run(self) -> None:
         while True:
@@ -95,9 +95,7 @@ class Gossip:
             except Exception:  # the agent trades on, and whoever runs it hears of the bug
                 log.exception("heads of the broker's log were not exchanged")
             await asyncio.sleep(AT_LEAST_SECONDS)
-            with contextlib.suppress(asyncio.TimeoutError):
-                pause = EVERY_SECONDS * (0.9 + 0.2 * self._fraction()) - AT_LEAST_SECONDS
-                await asyncio.wait_for(self._news.wait(), pause)
+            await happens(self._news, EVERY_SECONDS * (0.9 + 0.2 * self._fraction()) - AT_LEAST_SECONDS)
 
     async def exchange(self) -> None:
         """One exchange: brings this agent's own heads up to date, publishes them, and looks what others were shown.

@@ -48,10 +48,10 @@ from p2pmarket.messages import (
 )
 from p2pmarket.network.names import PARCELS, SESSIONS
 from p2pmarket.network.session import Session, read_frame, write_frame
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream, Transport
 from p2pmarket.node import witness
 from p2pmarket.node.welcome import Joined
+from p2pmarket.tasks import end_tasks, happens
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock
 from p2pmarket.wire import Frame, Kind
@@ -252,11 +252,8 @@ class BrokerLink:
             if self._failure is not None and (self._closed or self._failure.code in FINAL_CODES):
                 raise self._failure
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), max(0.0, deadline - loop.time()))
-            except asyncio.TimeoutError:
-                why = self._failure or ConnectionLost("the broker is not reached yet")
-                raise why from None
+            if not await happens(self._changed, deadline - loop.time()):
+                raise self._failure or ConnectionLost("the broker is not reached yet")
         return self._session
 
     async def _stay_connected(self) -> None:

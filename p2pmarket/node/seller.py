@@ -18,13 +18,13 @@ from p2pmarket.crypto.signing import sign, type_of, verify
 from p2pmarket.errors import MarketError, NetworkFault, Refused, StrategyFault
 from p2pmarket.ledger.agent_journal import AgentJournal, AgentTrade, AskGiven
 from p2pmarket.messages import Ask, AskRequest, Message, Refund, Sold, Statistics, StatisticsRequest, Submit
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.node.consulting import amount_of, informed
 from p2pmarket.node.link import BrokerLink, HearMail
 from p2pmarket.node.results import Repaid, Sale, TradeResult
 from p2pmarket.node.strategy import Knowledge, PastAsk, Strategy
 from p2pmarket.node.welcome import Joined
 from p2pmarket.pricing.history import PriceStatistics
+from p2pmarket.tasks import end_tasks
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock
 

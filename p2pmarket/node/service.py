@@ -27,6 +27,7 @@ from p2pmarket.node.strategies.choosing import strategy_of
 from p2pmarket.node.trainers import Trainer, score
 from p2pmarket.parameters.snapshot import take_snapshot
 from p2pmarket.settings import NodeSettings
+from p2pmarket.tasks import end_tasks
 
 WRITE_AGAIN_SECONDS = 2.0
 
@@ -62,9 +63,7 @@ async def run_node(settings: NodeSettings, emit: Emit, origins: Mapping[str, str
                     emit({"event": "done", "balance": await agent.balance()})
             finally:
                 emit({"event": "stopping"})
-                for task in (working, stopping):
-                    task.cancel()
-                await asyncio.gather(working, stopping, return_exceptions=True)
+                await end_tasks((working, stopping))
 
 
 Work = Callable[[NodeSettings, AsyncAgent, MarketTerms, dict[str, Dataset], Emit], Coroutine[None, None, None]]

@@ -25,13 +25,13 @@ from torch import nn
 
 from p2pmarket.market import MarketTerms
 from p2pmarket.messages import Offer
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.node.agent import AsyncAgent, Tradable
 from p2pmarket.node.joining import joined
 from p2pmarket.node.results import TradeResult
 from p2pmarket.node.strategy import Strategy
 from p2pmarket.parameters.snapshot import load_in_place, take_snapshot
 from p2pmarket.settings import MarketAccess
+from p2pmarket.tasks import end_tasks
 
 T = TypeVar("T")
 

@@ -29,11 +29,11 @@ from p2pmarket.market import MarketTerms
 from p2pmarket.messages import BrokerStatement, KeyStatement
 from p2pmarket.network.directory import PeerBook, announce_once, find_brokers, note_welcome
 from p2pmarket.network.memory import Fault, MemoryNetwork, MemoryTransport
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.node.agent import AsyncAgent, Tradable
 from p2pmarket.node.results import TradeResult
 from p2pmarket.node.strategy import Strategy
 from p2pmarket.simulation.lives import Ended, Life, Watch
+from p2pmarket.tasks import end_tasks
 from p2pmarket.threads import OwnThread
 from p2pmarket.units import Clock, now_ms
 

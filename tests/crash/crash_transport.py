@@ -16,8 +16,9 @@ from pathlib import Path
 
 from p2pmarket.errors import ConnectionLost, PeerUnreachable
 from p2pmarket.network.asyncio_stream import BUFFER_BYTES, AsyncioStream
-from p2pmarket.network.streams import StreamCaps, end_tasks, serve_stream
+from p2pmarket.network.streams import StreamCaps, serve_stream
 from p2pmarket.network.transport import StreamHandler
+from p2pmarket.tasks import end_tasks
 
 _SERVED = b"!"
 _TIME_BYTES = 8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 from peers import QUARTER_HOUR_MS, identity_of, statement_of
@@ -11,7 +10,6 @@ from peers import QUARTER_HOUR_MS, identity_of, statement_of
 from p2pmarket.errors import ConnectionLost, IdentityInUse, PeerUnreachable
 from p2pmarket.network.announcement import broker_key
 from p2pmarket.network.memory import Fault, MemoryNetwork
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transport import Stream
 
 STEPS = 3
@@ -107,19 +105,3 @@ async def test_an_announcement_runs_out_by_the_network_s_clock():
     assert await broker.lookup(key) == {broker.peer_id: statement}
     now += 1
     assert await broker.lookup(key) == {}
-
-
-async def test_a_task_that_loses_a_cancellation_is_ended_all_the_same(monkeypatch):
-    monkeypatch.setattr("p2pmarket.network.streams._CANCEL_AGAIN_SECONDS", 0.01)
-    begun = asyncio.Event()
-
-    async def loses_the_first() -> None:
-        begun.set()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        await asyncio.Event().wait()
-
-    task = asyncio.create_task(loses_the_first())
-    await begun.wait()
-    await end_tasks([task])
-    assert task.cancelled()

@@ -48,7 +48,7 @@ class Killer:
         self.names: dict[str, str] = {}
         self._network: MemoryNetwork | None = None
         self._threads: dict[str, OwnThread[Any]] = {}
-        self._dead: set[int] = set()
+        self._dead: list[OwnThread[Any]] = []  # kept: another object must not get the place of one in memory
         for kind in (OwnThread, LedgerThread):
             monkeypatch.setattr(kind, "run", self._watched(kind.run))
         monkeypatch.setattr(clearing, "DRAIN_SECONDS", 0.01)
@@ -57,11 +57,11 @@ class Killer:
         """`run` of a thread, with its uses counted."""
 
         async def watched(thread: OwnThread[Any], work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            if id(thread) in self._dead:
+            if any(thread is dead for dead in self._dead):
                 await asyncio.get_running_loop().create_future()
             party = self._party_of(thread)
             result = await run(thread, work, *args, **kwargs)
-            if id(thread) in self._dead:
+            if any(thread is dead for dead in self._dead):
                 await asyncio.get_running_loop().create_future()
             idle = getattr(work, "__qualname__", "") in IDLE
             if party and not idle and self._counts(party, "commit"):
@@ -91,7 +91,7 @@ class Killer:
 
     def _kill(self, party: str) -> None:
         assert self._network is not None
-        self._dead.add(id(self._threads[party]))
+        self._dead.append(self._threads[party])
         self._network.vanish(next(peer for peer, name in self.names.items() if name == party))
         self.happened.set()
 

@@ -41,9 +41,9 @@ from p2pmarket.messages import (
     Unmatched,
 )
 from p2pmarket.network.spool import Incoming
-from p2pmarket.network.streams import end_tasks
 from p2pmarket.network.transfer import receive_parcel
 from p2pmarket.simulation.market import MarketInMemory
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import now_ms
 
 
