@@ -51,8 +51,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=getattr(logging, (given.log_level or "warning").upper()), handlers=[handler])
-    # A program that is still starting when it is asked to stop unwinds as at Ctrl-C; one that runs has its own way.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _stop)
     try:
         return load_command(given)(given)
     except MarketError as error:
@@ -62,6 +61,16 @@ def _run(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _stop(*_: object) -> None:
+    """A program that is still starting when it is asked to stop unwinds as at Ctrl-C; one that runs has its own way.
+
+    Where Ctrl-C is ignored, as a shell has it in what a script starts in the background, SIGTERM still ends it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 class _PrintableFormatter(logging.Formatter):

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,30 @@ def test_a_signal_to_the_whole_group_ends_a_peer_without_a_word(tmp_path, number
         os.killpg(peer.pid, number)
         _, errors = peer.communicate(timeout=30)
         assert (peer.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_command_that_computes_ends_on_sigterm_also_where_ctrl_c_is_ignored(tmp_path, ignored):
+    """A script's background job ignores SIGINT (POSIX, Shell Command Language 2.11); a service manager sends SIGTERM."""
+    scenario = tmp_path / "long.toml"
+    subprocess.run([sys.executable, "-m", "p2pmarket", "simulate", "--new", scenario], check=True, capture_output=True)
+    command = [sys.executable, "-m", "p2pmarket", "simulate", str(scenario), "--set", "scenario.rounds=100000"]
+    program = subprocess.Popen(
+        [*command, "--jobs", "1", "--out", str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL),
+    )
+    while program.poll() is None and not (tmp_path / "out").is_dir():
+        time.sleep(0.05)
+    program.terminate()
+    try:
+        _, errors = program.communicate(timeout=60)
+    finally:
+        program.kill()
+    assert program.returncode == 130
+    assert "Traceback" not in errors
 
 
 async def test_the_daemon_does_not_outlive_a_killed_peer(tmp_path):
