@@ -52,7 +52,7 @@ def test_a_signal_to_the_whole_group_ends_a_peer_without_a_word(tmp_path, number
 
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_command_that_computes_ends_on_sigterm_also_where_ctrl_c_is_ignored(tmp_path, ignored):
-    """A script's background job ignores SIGINT (POSIX, Shell Command Language 2.11); a service manager sends SIGTERM."""
+    """A background job of a script ignores SIGINT (POSIX, Shell Command Language 2.11); managers send SIGTERM."""
     scenario = tmp_path / "long.toml"
     subprocess.run([sys.executable, "-m", "p2pmarket", "simulate", "--new", scenario], check=True, capture_output=True)
     command = [sys.executable, "-m", "p2pmarket", "simulate", str(scenario), "--set", "scenario.rounds=100000"]
