@@ -23,7 +23,17 @@ from p2pmarket.paper.common import agreement, draw_runs, paper_document, purchas
 from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding
 from p2pmarket.paper.table_1_rows import AGENTS as AGENTS
 from p2pmarket.paper.table_1_rows import LABELS as LABELS
-from p2pmarket.paper.table_1_rows import Honest, Numbers, beside, by_method, gap_of, honest_rows, means_of, order
+from p2pmarket.paper.table_1_rows import (
+    Honest,
+    Numbers,
+    beside,
+    by_method,
+    common_rows,
+    gap_of,
+    honest_rows,
+    means_of,
+    order,
+)
 
 SEEDS = {QUICK: 1, NORMAL: 3, FULL: 3}
 _METHODS = "scenario.method"
@@ -44,6 +54,8 @@ class Table1:
     seldom: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What a first look changes where coefficients are learned, which is most of the work; none: nothing."""
     honest: Honest | None = None
+    common: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What gives the scenario's agents the same first parameters, as federated averaging presumes; none: no run."""
     seeds: Mapping[str, int] = dataclasses.field(default_factory=lambda: SEEDS)
     remark: str = ""
 
@@ -59,6 +71,8 @@ class Table1:
         rows = order(self.NAME, runs) if numbers is None else beside(self.NAME, runs, numbers)
         rows += (purchases_of(self.NAME, [run for run in runs if run.facts["method"] in _MARKETS]),)
         sentence = f"{agreement(rows)}: {means_of(runs)}{'' if whole and self.numbers else gap_of(runs)}"
+        if self.common and context.effort != QUICK:
+            rows += common_rows(self.NAME, runs, self._common_runs(context))
         plots = [_plot(context.folder / f"{self.NAME}.png", runs, f"{self.TITLE}, first agent A, then B")]
         if self.honest is not None:
             honest = self._honest_runs(context, self.honest)
@@ -93,6 +107,11 @@ class Table1:
             *runs_of(context, learned, "learned", seeds),
         ]
 
+    def _common_runs(self, context: Context) -> list[RunResult]:
+        changes = {**self.common, "sweep": {_METHODS: [FEDAVG]}}
+        document = paper_document(context, f"{self.NAME}.toml", changes)
+        return runs_of(context, document, "common", context.count(self.seeds))
+
     def _honest_runs(self, context: Context, honest: Honest) -> list[RunResult]:
         """With little effort only what has a goal."""
         changes = {**self.seldom, "sweep": {_METHODS: [MARKET]}} if context.effort == QUICK else {}
@@ -113,6 +132,7 @@ MNIST = Table1(
     ),
     seldom={"scenario.trade_every": 5},
     honest=Honest("table-1-mnist-honest.toml", 93.0),
+    common={"agent.B.seed": 321},
     remark="the first parameters have the paper's seeds, 321 and 231, which decide these numbers by many points; ours "
     "change the images of the scarce digits and the order of batches",
 )

@@ -121,6 +121,33 @@ def honest_rows(experiment: str, runs: Sequence[RunResult], honest: Honest) -> t
     )
 
 
+def common_rows(experiment: str, runs: Sequence[RunResult], common: Sequence[RunResult]) -> tuple[Row, ...]:
+    """FedAvg of agents that began with the same parameters (McMahan et al. 2017, section 3), a stronger opponent than
+    the paper's, and what learned coefficients bring beside it though they need no common start.
+
+    :param runs, common: of the same seeds
+    """
+    federated, learned = _accuracies(common), _accuracies(having(runs, method=MARKET))
+    name = f"{LABELS[FEDAVG]} from common first parameters"
+    return (
+        row_of(
+            experiment,
+            f"both, {name}",
+            federated,
+            unit="%",
+            note="the paper's agents have first parameters of their own",
+        ),
+        row_of(
+            experiment,
+            f"{LABELS[MARKET]}, above {name}",
+            [one - other for one, other in zip(learned, federated, strict=True)],
+            low=SOME,
+            unit="points",
+            note="agents of a market need not have begun together",
+        ),
+    )
+
+
 def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """The runs of each method that has some, in the order of `LABELS`."""
     found = {method: having(runs, method=method) for method in LABELS}

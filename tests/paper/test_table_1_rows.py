@@ -20,7 +20,7 @@ from p2pmarket.paper.output import document_of
 
 Runs = Callable[[Context, Document, str, int], list[RunResult]]
 PAPER = {"alone": (68.5, 72.97), "fedavg": (81.98, 81.98), "unaligned": (84.64, 84.64), "paper": (86.96, 86.96)}
-OURS = {**PAPER, "market": (94.0, 94.0)}
+OURS = {**PAPER, "market": (94.0, 94.0), "common": (91.0, 91.0)}
 
 
 def context(folder: Path, effort: str = NORMAL, data: Path | None = None) -> Context:
@@ -42,8 +42,9 @@ def data(tmp_path: Path) -> Path:
 def made_up(accuracies: Mapping[str, tuple[float, float]], asked: list[Document]) -> Runs:
     def runs(context: Context, document: Document, name: str, seeds: int) -> list[RunResult]:
         asked.append(document)
+        given = {**accuracies, "fedavg": accuracies["common"]} if name == "common" else accuracies
         return [
-            run(parse_scenario(point.document).method, seed, dict(point.settings), accuracies)
+            run(parse_scenario(point.document).method, seed, dict(point.settings), given)
             for point in points_of(document)
             for seed in range(seeds)
         ]
@@ -89,7 +90,10 @@ def test_the_papers_own_numbers_agree(monkeypatch: pytest.MonkeyPatch, data: Pat
     finding, asked = table(monkeypatch, data, OURS)
     assert agrees_whole(finding)
     assert finding.sentence.startswith("Agrees with the paper")
-    assert [document["scenario"]["protocol"] for document in asked] == ["paper", "honest"]
+    assert [document["scenario"]["protocol"] for document in asked] == ["paper", "paper", "honest"]
+    assert [agent["seed"] for agent in asked[0]["agent"]] == [321, 231]
+    assert [agent["seed"] for agent in asked[1]["agent"]] == [321, 321]
+    assert asked[1]["sweep"] == {"scenario.method": ["fedavg"]}
     assert [row.paper for row in finding.rows[:4]] == [68.5, 72.97, 81.98, 81.98]
     assert all(plot.is_file() for plot in finding.plots)
 
@@ -101,6 +105,7 @@ def test_the_papers_own_numbers_agree(monkeypatch: pytest.MonkeyPatch, data: Pat
         ("paper", (86.96, 85.9), "B, with alignment"),
         ("market", (92.0, 92.0), "both, learned coefficients, broker with images of its own"),
         ("market", (86.0, 94.0), "A, learned coefficients"),
+        ("common", (94.5, 94.5), "learned coefficients, above FedAvg from common first parameters"),
     ],
 )
 def test_a_row_that_is_off_does_not(
