@@ -78,12 +78,18 @@ class Child:
                 await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
             except asyncio.TimeoutError:
                 await self.kill()
+        self._let_go()
 
     async def kill(self) -> None:
         """SIGKILL: it learns nothing of its end."""
         if self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Closes the pipes to a process that has ended; the loop may end before it would see to that."""
+        self.process._transport.close()  # type: ignore[attr-defined]
 
     async def _until(self, name: str) -> Event:
         async with contextlib.aclosing(self.events()) as events:
