@@ -101,7 +101,8 @@ def _check(given: argparse.Namespace, document: Document, place: Place) -> int:
     world = scenario.world.build(
         scenario.agents, method=scenario.method, protocol=scenario.protocol, seed=first.seed, place=place
     )
-    show_check(plans, document, world, terms_of(scenario, world.terms()), _out(given, document), given.json)
+    terms_of(scenario, world.terms())  # what the parser cannot know: whether they fit the world's own
+    show_check(plans, document, world, _out(given, document), given.json)
     return 0
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,24 @@ from p2pmarket.experiments.document import Document, as_value, points_of
 from p2pmarket.experiments.run import RunPlan
 from p2pmarket.experiments.scenario import TERMS_SECTIONS, Scenario, parse_scenario, terms_document
 from p2pmarket.experiments.worlds.contract import World
-from p2pmarket.market import MarketTerms, terms_defaults
+from p2pmarket.market import terms_defaults
 
 MOST_AGENT_LINES = 4 * MOST_ROWS
 
+Terms = Mapping[str, Mapping[str, Any]]
+"""By section and key, as [terms.SECTION] of a scenario has them."""
 
-def show_check(
-    plans: Sequence[RunPlan], document: Document, world: World, terms: MarketTerms, out: Path, as_json: bool
-) -> None:
+
+def show_check(plans: Sequence[RunPlan], document: Document, world: World, out: Path, as_json: bool) -> None:
     """What would be run: the scenario with all its defaults, the agents, the market's terms, the number of runs."""
     points = {plan.digest: plan.settings for plan in plans}
+    scenario, told = _without_sweep(document)
+    terms = _terms(scenario, world)
     if as_json:
         found = {"scenario": document, "runs": len(plans), "points": list(points.values()), "out": str(out)}
-        print(json.dumps({**found, "terms": _plain(terms)}))
+        print(json.dumps({**found, "terms": terms}))
         return
-    for line in _lines(plans, document, world):
+    for line in _lines(plans, scenario, told, terms, world):
         print(printable(line))
     for number, settings in list(enumerate(points.values()))[:MOST_ROWS]:
         if settings:
@@ -41,21 +43,26 @@ def show_check(
     print(printable(f"{len(plans)} runs of {len(points)} points, {rounds} rounds in all; results would go to {out}"))
 
 
-def _lines(plans: Sequence[RunPlan], document: Document, world: World) -> Iterator[str]:
-    """The scenario without its sweep, or its first point where it is none without."""
+def _without_sweep(document: Document) -> tuple[Scenario, dict[str, Any]]:
+    """The scenario without its sweep, or its first point where it is none without; and its values by path."""
     told: dict[str, Any] = {}
     try:
-        scenario = parse_scenario({key: value for key, value in document.items() if key != "sweep"}, told)
+        return parse_scenario({key: value for key, value in document.items() if key != "sweep"}, told), told
     except ScenarioError:
         told.clear()
-        scenario = parse_scenario(points_of(document)[0].document, told)
+        return parse_scenario(points_of(document)[0].document, told), told
+
+
+def _lines(
+    plans: Sequence[RunPlan], scenario: Scenario, told: Mapping[str, Any], terms: Terms, world: World
+) -> Iterator[str]:
     yield f"{scenario.name}: {scenario.about}" if scenario.about else scenario.name
     yield world.about
     values = [(path, value) for path, value in told.items() if value != {}]
     agents = [one for one in values if one[0].startswith("agent.")]
     for path, value in sorted((one for one in values if one not in agents), key=lambda one: one[0].partition(".")[0]):
         yield f"{path} = {as_value(value)}"
-    for section, keys in _terms(scenario, world).items():
+    for section, keys in terms.items():
         for key, value in keys.items():
             yield f"terms.{section}.{key} = {as_value(value)}"
     for path, value in agents[:MOST_AGENT_LINES]:
@@ -69,7 +76,7 @@ def _lines(plans: Sequence[RunPlan], document: Document, world: World) -> Iterat
         yield f"and {len(world.learners) - MOST_ROWS} more agents"
 
 
-def _terms(scenario: Scenario, world: World) -> dict[str, dict[str, Any]]:
+def _terms(scenario: Scenario, world: World) -> Terms:
     """What a scenario may set of the terms, with its defaults, as it would be written."""
     given = terms_document(scenario, world.terms())
     found = {
@@ -79,12 +86,4 @@ def _terms(scenario: Scenario, world: World) -> dict[str, dict[str, Any]]:
     }
     if found["pricing"]["rule"] != "k":
         del found["pricing"]["k_percent"]  # it belongs to that rule alone
-    return found
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    found = {}
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        found[field.name] = json.loads(json.dumps(value, default=repr))
     return found

@@ -14,6 +14,7 @@ from p2pmarket.cli import main
 from p2pmarket.cli import simulate as cli_simulate
 from p2pmarket.cli.simulate_show import _show_agent_problems, show_summary, terminal
 from p2pmarket.experiments import sweep
+from p2pmarket.experiments.document import as_value
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import RunPlan, run_once
 
@@ -94,8 +95,24 @@ def test_check_shows_all_and_runs_nothing(small: str, tmp_path: Path, capsys: py
         assert line in out
     assert main(["simulate", small, "--check", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["runs"], told["terms"]["round_agents"]) == (2, 2)
+    assert (told["runs"], told["terms"]["market"]["round_agents"]) == (2, 2)
     assert not (tmp_path / "runs").exists()
+
+
+def test_terms_that_check_tells_as_json_are_written_as_in_the_file(
+    small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["simulate", small, "--check", "--json"]
+    assert main([*given, "--set", "terms.limits.bid_seconds=90", "--set", "terms.pricing.fee_percent='2.5'"]) == 0
+    terms = json.loads(capsys.readouterr().out)["terms"]
+    assert set(terms) == {"market", "trade", "appraisal", "pricing", "limits"}
+    assert (terms["limits"]["bid_seconds"], terms["pricing"]["fee_percent"]) == (90, "2.5")
+    assert terms["limits"]["delivery_hours"] == 168 and not any("bid_ms" in keys for keys in terms.values())
+    again = [
+        f"terms.{section}.{key}={as_value(value)}" for section, keys in terms.items() for key, value in keys.items()
+    ]
+    assert main([*given, *(part for one in again for part in ("--set", one))]) == 0
+    assert json.loads(capsys.readouterr().out)["terms"] == terms
 
 
 def test_every_path_that_check_shows_can_be_set(small: str, capsys: pytest.CaptureFixture[str]) -> None:
