@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from p2pmarket.errors import ScenarioError, SettingsError, TermsError
-from p2pmarket.experiments.document import Document, Table
+from p2pmarket.experiments.document import Document
+from p2pmarket.experiments.table import Table
 from p2pmarket.experiments.worlds.contract import PROTOCOLS, AgentPlan, WorldSettings
 from p2pmarket.experiments.worlds.images import ImageSettings
 from p2pmarket.experiments.worlds.regression import RegressionSettings

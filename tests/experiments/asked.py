@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from p2pmarket.experiments.document import Document, Table
+from p2pmarket.experiments.document import Document
 from p2pmarket.experiments.scenario import parse_scenario
+from p2pmarket.experiments.table import Table
 
 
 class Asked(NamedTuple):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from p2pmarket.errors import ScenarioError
 from p2pmarket.experiments.document import (
-    Table,
     as_toml,
     axis_over,
     digest_of,
@@ -21,6 +20,7 @@ from p2pmarket.experiments.document import (
     read_value,
     with_value,
 )
+from p2pmarket.experiments.table import Table
 
 
 def test_files_that_are_no_scenario(tmp_path: Path) -> None:

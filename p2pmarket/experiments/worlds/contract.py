@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from p2pmarket.broker_node.appraiser import Appraiser
-from p2pmarket.experiments.document import Table
+from p2pmarket.experiments.table import Table
 from p2pmarket.market import MarketTerms
 from p2pmarket.node.strategy import Strategy
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from p2pmarket.datasets import IMAGE_SETS
 from p2pmarket.errors import ScenarioError
-from p2pmarket.experiments.document import Table
+from p2pmarket.experiments.table import Table
 
 CLASSES = {name: 200 if name == "tinyimagenet" else 10 for name in IMAGE_SETS}
 """How many classes each data set has."""

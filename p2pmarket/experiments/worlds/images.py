@@ -21,7 +21,7 @@ from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.broker_node.service import build_bench
 from p2pmarket.datasets import Dataset, relabelled, split, subset_by_class
 from p2pmarket.errors import ModelError, ScenarioError
-from p2pmarket.experiments.document import Table
+from p2pmarket.experiments.table import Table
 from p2pmarket.experiments.worlds.contract import ACCURACY, HONEST, MARKET, METHODS, UNALIGNED, AgentPlan, Place
 from p2pmarket.experiments.worlds.image_data import few, loaded
 from p2pmarket.experiments.worlds.image_learner import ImageLearner, Training

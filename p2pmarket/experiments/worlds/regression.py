@@ -18,7 +18,7 @@ from torch import Tensor
 
 from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.errors import ScenarioError
-from p2pmarket.experiments.document import Table
+from p2pmarket.experiments.table import Table
 from p2pmarket.experiments.worlds.contract import ALONE, FEDAVG, HONEST, MARKET, AgentPlan, Place, Scores
 from p2pmarket.experiments.worlds.linear_broker import PARAMETERS, BrokerSamples, LinearAppraiser
 from p2pmarket.market import MarketTerms
