@@ -22,6 +22,7 @@ import torch
 
 from p2pmarket.errors import DiskFull, MachineFault, MarketError, ScenarioError
 from p2pmarket.experiments import results
+from p2pmarket.experiments.combined import check_format, write_combined
 from p2pmarket.experiments.document import MAX_POINTS, Document, Point, as_toml, digest_of, points_of, with_value
 from p2pmarket.experiments.locks import locked
 from p2pmarket.experiments.results import RunResult, read_run, write_run
@@ -84,7 +85,7 @@ def run_sweep(
     :raises ScenarioError: the scenario is wrong, or `out` holds runs of another one
     :raises MarketError: as a run raised it, with the run's name; what is finished is kept
     """
-    results.check_format(format)
+    check_format(format)
     plans = plans_of(document, seeds) if plans is None else plans
     with _folder(out):
         plans = _numbered(plans, _kept(document, out))
@@ -106,7 +107,7 @@ def run_sweep(
             raise _first(failed)
         read = {plan.name: read_run(results.folder_of(out, plan.name)) for plan in plans}
         found = {name: run for name, run in read.items() if run is not None}
-        results.write_combined(out, results.each_run(out, found), format)
+        write_combined(out, results.each_run(out, found), format)
         results.write_summary(out, summary_of(found.values()))
         if failed:
             raise _first(failed)

@@ -10,9 +10,9 @@ from asked import Asked, asked_by
 from small import alone, small
 
 from p2pmarket.cli.parser import build_parser
+from p2pmarket.experiments.combined import RUN_COLUMNS
 from p2pmarket.experiments.document import Document, parse_document, read_document
 from p2pmarket.experiments.recording import RoundRow, TradeRow, columns
-from p2pmarket.experiments.results import RUN_COLUMNS
 from p2pmarket.experiments.run import run_once
 from p2pmarket.experiments.scenario import parse_scenario
 from p2pmarket.experiments.summary import summary_of

@@ -16,9 +16,10 @@ from small import alone, small
 
 from p2pmarket.errors import DataError, MachineFault, ScenarioError
 from p2pmarket.experiments import results, sweep
+from p2pmarket.experiments.combined import RUN_COLUMNS, write_combined
 from p2pmarket.experiments.document import read_document
 from p2pmarket.experiments.recording import RoundRow, TradeRow, columns, from_text
-from p2pmarket.experiments.results import RUN_COLUMNS, RunResult, read_all, read_run
+from p2pmarket.experiments.results import RunResult, read_all, read_run
 from p2pmarket.experiments.sweep import run_sweep
 
 METHODS = {"scenario.method": ["market", "alone"]}
@@ -112,7 +113,7 @@ def test_files_of_all_runs_hold_one_run_at_a_time(format: str, tmp_path: Path) -
             yield made
             del made
 
-    results.write_combined(tmp_path, one_after_another(), format)
+    write_combined(tmp_path, one_after_another(), format)
     assert len(alive) == 4 and not hasattr(run.rounds[0], "__dict__")
 
 
