@@ -16,14 +16,15 @@ from p2pmarket.cli.simulate_check import show_check
 from p2pmarket.cli.simulate_show import Display, show_summary, terminal
 from p2pmarket.errors import DiskFull, MachineFault, ScenarioError
 from p2pmarket.experiments.document import Document, axis_over, read_document, read_value, with_value
-from p2pmarket.experiments.figures import plot_results
+from p2pmarket.experiments.plan import plans_of
 from p2pmarket.experiments.results import PLOTS_FOLDER, SUMMARY_FILE, RunResult
 from p2pmarket.experiments.scenario import terms_of
 from p2pmarket.experiments.summary import summary_of
-from p2pmarket.experiments.sweep import plans_of, run_sweep
+from p2pmarket.experiments.sweep import run_sweep
 from p2pmarket.experiments.templates import template
 from p2pmarket.experiments.worlds.contract import Place
 from p2pmarket.files import disk_errors
+from p2pmarket.report.plots import plot_results
 
 DEFAULT_OUT = Path("runs")
 """Where results go, in a folder of the scenario's name."""

@@ -1,4 +1,5 @@
 """Files of results as they are read: however damaged or hostile, they are good records or one ValueError or OSError.
+A run.json in a format that a newer package began is a `DataError`: it is no damage, and nothing to remove.
 
 Knows: how large a file may be, and what of a run.json its readers count on. Refuses to know: folders, what a run means.
 A number that is not finite is fine where something was measured: a run may diverge. An amount or a count is within 64
@@ -18,8 +19,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from p2pmarket.errors import DataError
 from p2pmarket.experiments.recording import from_text
 
+FORMAT = 1
+"""Of a run.json, also of one that names none. It goes up when readers of this one would misunderstand a file."""
 MAX_DOCUMENT_BYTES = 64 * 2**20
 """Of a run.json or a rows.json: ten thousand agents take a tenth of it."""
 MAX_ROWS_BYTES = 2**30
@@ -83,14 +87,21 @@ def read_facts_file(path: Path) -> dict[str, Any]:
     """A run.json that has what everybody who reads one counts on.
 
     :raises OSError, ValueError, RecursionError: it cannot be read, or lacks something
+    :raises DataError: a newer format
     """
     facts = read_json(path)
     if not isinstance(facts, dict):
         raise ValueError(f"{path.name} is no object")
+    _check(facts.get("format", FORMAT), (int,), "format")
+    if facts.get("format", FORMAT) > FORMAT:
+        raise DataError(f"{path} was written by a newer p2pmarket, in its format {facts['format']}; update this one")
     for key, types in _FACTS.items():
         if key not in facts:
             raise ValueError(f"{key!r} is missing in {path.name}")
         _check(facts[key], types, key)
+    _check(facts.get("versions", {}), (dict,), "versions")
+    for package, version in facts.get("versions", {}).items():
+        _check(version, (str,), f"versions.{package}")
     for agent, about in facts["agents"].items():
         _check(about, (dict,), f"agents.{agent}")
     for agent, last in facts["final"].items():

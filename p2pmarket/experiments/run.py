@@ -16,6 +16,7 @@ from p2pmarket.experiments.apart import run_apart
 from p2pmarket.experiments.diary import Diary
 from p2pmarket.experiments.in_market import BROKER, run_in_market
 from p2pmarket.experiments.plan import Progress, RunPlan
+from p2pmarket.experiments.reading import FORMAT
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.worlds.contract import ALONE, FEDAVG, Place
 
@@ -71,6 +72,7 @@ def run_once(
         "crashes": outcome.crashes,
         "wall_seconds": round(time.monotonic() - began, 3),
         "virtual_seconds": outcome.virtual_seconds,
+        "format": FORMAT,
         "versions": {
             "p2pmarket": __version__,
             "torch": torch.__version__,

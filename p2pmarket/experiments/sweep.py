@@ -1,8 +1,8 @@
 """All runs of a scenario: every point of its sweep with every seed, on all cores, kept one by one as they are finished.
 
-Knows: which runs there are, which are finished already, and what to do when one fails: the others go on, and the error
-is raised at the end. Refuses to know: how a run goes (run.py), how processes are kept (workers.py), what files look
-like (results.py). Finished runs are never removed: a folder of another scenario raises `ScenarioError`.
+Knows: what to do when a run fails: the others go on, and the error is raised at the end. Refuses to know: which runs
+there are (plan.py) and which of them a folder has already (resuming.py), how a run goes (run.py), how processes are
+kept (workers.py), what files look like (results.py). Finished runs are never removed.
 """
 
 from __future__ import annotations
@@ -14,47 +14,27 @@ import logging
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from p2pmarket.errors import DiskFull, MachineFault, MarketError, ScenarioError
+from p2pmarket.errors import DiskFull, MarketError
 from p2pmarket.experiments import results
 from p2pmarket.experiments.combined import check_format, write_combined
-from p2pmarket.experiments.document import MAX_POINTS, Document, Point, as_toml, digest_of, points_of, with_value
-from p2pmarket.experiments.locks import locked
+from p2pmarket.experiments.document import Document, Point, as_toml, points_of
+from p2pmarket.experiments.plan import RunPlan, digest_of_runs, plans_at, plans_of
 from p2pmarket.experiments.results import RunResult, read_run, write_run
-from p2pmarket.experiments.run import HERE, RunPlan, run_once
-from p2pmarket.experiments.scenario import parse_scenario
+from p2pmarket.experiments.resuming import kept_points, numbered, results_folder, tell_versions
+from p2pmarket.experiments.run import HERE, run_once
 from p2pmarket.experiments.scratch import MEMORY, remove_left_behind
 from p2pmarket.experiments.summary import summary_of
 from p2pmarket.experiments.workers import Job, in_processes
 from p2pmarket.experiments.worlds.contract import Place
-from p2pmarket.files import disk_errors
 
 Progress = Callable[[str, int, int], None]
 """Told a run's name, its finished rounds and how many it has; they are equal once the run is finished and kept."""
-
-NO_PART_OF_A_RUN = ("name", "about", "seed", "seeds")
-"""Keys of [scenario] that change no run: a run is the same under another name, or beside more seeds."""
-
-
-def plans_of(document: Document, seeds: tuple[int, ...] | None = None) -> list[RunPlan]:
-    """All runs of a scenario, point by point, each checked.
-
-    :param seeds: instead of the scenario's own
-    :raises ScenarioError: names the first wrong key, and the sweep's values where it is one of them
-    """
-    found: dict[tuple[str, int], RunPlan] = {}
-    for point in points_of(document):
-        _check_axes(point.settings)
-        for plan in _plans(point, seeds, document):
-            found.setdefault((plan.digest, plan.seed), plan)  # two points may be the same but for the scenario's name
-        if len(found) > MAX_POINTS:
-            raise ScenarioError(f"more than {MAX_POINTS:,} runs; make the sweep or its seeds fewer")
-    return list(found.values())
 
 
 def run_sweep(
@@ -87,8 +67,11 @@ def run_sweep(
     """
     check_format(format)
     plans = plans_of(document, seeds) if plans is None else plans
-    with _folder(out):
-        plans = _numbered(plans, _kept(document, out))
+    with results_folder(out):
+        kept = results.read_facts(out)
+        plans = numbered(plans, kept_points(document, kept, out))
+        names = {plan.name for plan in plans}
+        tell_versions([facts for facts in kept if facts["run"] in names], out)
         scenario = {**document, "scenario": {**document["scenario"], "seeds": sorted({plan.seed for plan in plans})}}
         scenario["scenario"].pop("seed", None)
         results.write_scenario(out, as_toml(scenario))
@@ -98,7 +81,7 @@ def run_sweep(
                 progress(plan.name, plan.scenario.rounds, plan.scenario.rounds)
             else:
                 todo.append(plan)
-        documents = {_digest(point.document): point.document for point in points_of(document)}
+        documents = {digest_of_runs(point.document): point.document for point in points_of(document)}
         tasks = [
             _Task(documents[plan.digest], plan.number, plan.settings, plan.seed, out, place, log_level) for plan in todo
         ]
@@ -112,112 +95,6 @@ def run_sweep(
         if failed:
             raise _first(failed)
     return list(found.values())
-
-
-def _check_axes(paths: Iterable[str]) -> None:
-    for path in paths:
-        section, _, key = path.partition(".")
-        if section == "sweep" or (section == "scenario" and key in NO_PART_OF_A_RUN):
-            raise ScenarioError(f"{path} changes no run, and is nothing to sweep over; seeds are in [scenario]")
-
-
-def _mistake(document: Document) -> str:
-    """What is wrong with the scenario without its sweep; empty where nothing is."""
-    try:
-        parse_scenario({key: value for key, value in document.items() if key != "sweep"})
-    except ScenarioError as error:
-        return str(error)
-    return ""
-
-
-def _plans(point: Point, seeds: tuple[int, ...] | None, base: Document) -> list[RunPlan]:
-    try:
-        scenario = parse_scenario(point.document)
-    except ScenarioError as error:
-        if not point.settings:
-            raise
-        if str(error) == _mistake(base):
-            raise  # it is there without the sweep too
-        where = ", ".join(f"{path} = {value!r}" for path, value in point.settings.items())
-        raise ScenarioError(f"{error} (the sweep's {where})") from None
-    digest = _digest(point.document)
-    return [RunPlan(point.number, point.settings, digest, scenario, seed) for seed in seeds or scenario.seeds]
-
-
-def _digest(document: Document) -> str:
-    """Of what makes a run but for its seed."""
-    table = document.get("scenario", {})
-    kept = {key: value for key, value in table.items() if key not in NO_PART_OF_A_RUN}
-    return digest_of({**document, "scenario": kept})
-
-
-# ---- the folder -----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _folder(out: Path) -> Iterator[None]:
-    """The folder of results, for this process alone.
-
-    :raises ScenarioError: it is none, or another process makes runs in it
-    :raises DiskFull, MachineFault: it cannot be made
-    """
-    if out.exists() and not out.is_dir():
-        raise ScenarioError(f"{out} is a file; name a folder for the results with --out")
-    if out.is_dir() and any(out.iterdir()) and not results.is_results(out):
-        raise ScenarioError(f"{out} holds other things than results; name a new folder with --out")
-    with contextlib.ExitStack() as stack:
-        try:
-            with disk_errors("the results", out):
-                out.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(out / results.LOCK_FILE, create=True))  # first: the folder is known by it
-                (out / results.RUNS_FOLDER).mkdir(exist_ok=True)
-        except MachineFault as error:
-            if isinstance(error.__cause__, BlockingIOError):
-                raise ScenarioError(
-                    f"another process is making runs in {out}; wait for it, or name another --out"
-                ) from None
-            raise
-        yield
-
-
-def _kept(document: Document, out: Path) -> dict[str, int]:
-    """Numbers of the points that have finished runs, by digest.
-
-    :raises ScenarioError: one of them is a run of another scenario, or of this one as it was
-    """
-    axes = {path for point in points_of(document)[:1] for path in point.settings}
-    base = {key: value for key, value in document.items() if key != "sweep"}
-    found: dict[str, int] = {}
-    for facts in results.read_facts(out):
-        settings = facts["settings"]
-        same = set(settings) == axes
-        if same and facts["digest"] not in found:
-            point = base
-            for path, value in settings.items():
-                point = with_value(point, path, value)
-            same = _digest(point) == facts["digest"]
-        if not same:
-            raise ScenarioError(
-                f"{out} holds runs of another scenario, or of this one before it was changed, such as {facts['run']}; "
-                "name another folder with --out (only more seeds, and more values of the same sweep, can join)"
-            )
-        found[facts["digest"]] = int(facts["run"].partition("-")[0])
-    return found
-
-
-def _numbered(plans: Sequence[RunPlan], kept: Mapping[str, int]) -> list[RunPlan]:
-    """The plans with the numbers of points that have runs already, whatever was put before them since."""
-    numbers = dict(kept)
-    taken = set(kept.values())
-    free = max([*taken, *(plan.number for plan in plans)], default=0) + 1
-    for plan in plans:
-        if plan.digest not in numbers:
-            number = plan.number
-            if number in taken:
-                number, free = free, free + 1
-            numbers[plan.digest] = number
-            taken.add(number)
-    return [dataclasses.replace(plan, number=numbers[plan.digest]) for plan in plans]
 
 
 # ---- making the runs ------------------------------------------------------------------------------------------------
@@ -292,7 +169,7 @@ class _Task:
 
 
 def _carry_out(task: _Task, tell: Callable[[int], None]) -> None:
-    (plan,) = _plans(Point(task.number, task.settings, task.document), (task.seed,), task.document)
+    (plan,) = plans_at(Point(task.number, task.settings, task.document), (task.seed,), task.document)
     with _logged_from(task.log_level):
         run = run_once(plan, task.place, lambda done, of: tell(done))
     write_run(results.folder_of(task.out, plan.name), run)

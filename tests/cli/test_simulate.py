@@ -13,7 +13,7 @@ from rich.console import Console
 from p2pmarket.cli import main
 from p2pmarket.cli import simulate as cli_simulate
 from p2pmarket.cli.simulate_show import _show_agent_problems, show_summary, terminal
-from p2pmarket.experiments import sweep
+from p2pmarket.experiments import plan, sweep
 from p2pmarket.experiments.document import as_value
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import RunPlan, run_once
@@ -64,7 +64,7 @@ def test_results_a_table_and_where_they_are(small: str, tmp_path: Path, capsys: 
 
 def test_plans_are_made_once(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
-    original = sweep.plans_of
+    original = plan.plans_of
 
     def count(*given: Any) -> Any:
         made.append(given)

@@ -12,11 +12,11 @@ from small import alone, small
 from p2pmarket.cli.parser import build_parser
 from p2pmarket.experiments.combined import RUN_COLUMNS
 from p2pmarket.experiments.document import Document, parse_document, read_document
+from p2pmarket.experiments.plan import plans_of
 from p2pmarket.experiments.recording import RoundRow, TradeRow, columns
 from p2pmarket.experiments.run import run_once
 from p2pmarket.experiments.scenario import parse_scenario
 from p2pmarket.experiments.summary import summary_of
-from p2pmarket.experiments.sweep import plans_of
 from p2pmarket.experiments.templates import TEMPLATES, template
 from p2pmarket.experiments.worlds.regression import RegressionSettings
 

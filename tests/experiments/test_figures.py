@@ -15,10 +15,10 @@ from p2pmarket.charts import save_png
 from p2pmarket.errors import MachineFault
 from p2pmarket.experiments import figures
 from p2pmarket.experiments.figures import plot_results
+from p2pmarket.experiments.plan import plans_of
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import run_once
 from p2pmarket.experiments.summary import label_of
-from p2pmarket.experiments.sweep import plans_of
 
 pytest.importorskip("matplotlib", reason="plots need matplotlib")
 

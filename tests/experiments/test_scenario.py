@@ -12,8 +12,8 @@ from small import small
 
 from p2pmarket.errors import MarketError, ScenarioError
 from p2pmarket.experiments.document import Document, with_value
+from p2pmarket.experiments.plan import plans_of
 from p2pmarket.experiments.scenario import parse_scenario
-from p2pmarket.experiments.sweep import plans_of
 
 
 def changed(path: str, value: object) -> Document:

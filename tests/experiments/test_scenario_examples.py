@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from p2pmarket.experiments.document import as_toml, read_document, with_value
+from p2pmarket.experiments.plan import plans_of
 from p2pmarket.experiments.run import run_once
-from p2pmarket.experiments.sweep import plans_of
 
 FILES = sorted((Path(__file__).parent.parent.parent / "examples").rglob("*.toml"))
 HERE = [path for path in FILES if path.parent.name == "scenarios"]

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from small import alone, small
 
+from p2pmarket import __version__
 from p2pmarket.errors import DataError, DiskFull, MachineFault, ScenarioError
 from p2pmarket.experiments import results, sweep
 from p2pmarket.experiments.document import Document, with_value
+from p2pmarket.experiments.plan import plans_of
 from p2pmarket.experiments.results import RunResult, read_all
 from p2pmarket.experiments.run import RunPlan, run_once
-from p2pmarket.experiments.sweep import plans_of, run_sweep
+from p2pmarket.experiments.sweep import run_sweep
 
 METHODS = {"scenario": {"method": ["alone", "fedavg"]}}
 
@@ -87,6 +89,40 @@ def test_points_that_are_put_before_others_leave_these_their_numbers(tmp_path: P
     assert len(read_all(tmp_path)) == 4
     assert len(run_sweep(over(20), tmp_path, jobs=1)) == 1
     assert len(read_all(tmp_path)) == 4
+
+
+def change_facts(out: Path, run: str, **facts: Any) -> None:
+    file = results.folder_of(out, run) / results.RUN_FILE
+    file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
+
+
+def test_a_run_of_another_version_is_taken_up_and_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _, before = made_by(alone(seeds=3), tmp_path)
+    assert before[0].facts["versions"]["p2pmarket"] == __version__ and before[0].facts["format"] == 1
+    change_facts(tmp_path, "000-alone-seed1", versions={"p2pmarket": "0.0.7"})
+    assert made_by(alone(seeds=1), tmp_path)[0] == []
+    assert caplog.records == [], "a run that nobody asks for now is nobody's matter"
+    made, after = made_by(alone(seeds=4), tmp_path)
+    assert made == ["000-alone-seed3"] and [run.rounds for run in after[:3]] == [run.rounds for run in before]
+    (told,) = caplog.messages
+    assert told.startswith(f"in {tmp_path} p2pmarket 0.0.7 made 1 of the runs, such as 000-alone-seed1, and this is")
+    assert f"{__version__}; they are kept as they are, and another --out computes them anew" in told
+    caplog.clear()
+    for seed in range(4):
+        change_facts(tmp_path, f"000-alone-seed{seed}", versions={})
+    assert made_by(alone(seeds=4), tmp_path)[0] == []
+    assert "p2pmarket of an unknown version made 4 of the runs" in caplog.text and len(caplog.records) == 1
+
+
+def test_a_run_of_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    made_by(alone(), tmp_path)
+    change_facts(tmp_path, "000-alone-seed0", format=2, digest=None)
+    for read in (lambda: made_by(alone(), tmp_path), lambda: read_all(tmp_path)):
+        with pytest.raises(DataError, match=r"run.json was written by a newer p2pmarket, in its format 2; update this"):
+            read()
+    change_facts(tmp_path, "000-alone-seed0", format="2")
+    with pytest.raises(DataError, match="format is str, no int"):
+        read_all(tmp_path)
 
 
 @pytest.mark.parametrize(
