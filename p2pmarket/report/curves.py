@@ -8,15 +8,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.report.deal_charts import EIGHT_OF_TEN, RANGE, kept_promises, mean_by
-from p2pmarket.report.groups import Group, is_accuracy, last_rows
+from p2pmarket.report.groups import Group, Score, last_rows
 from p2pmarket.report.points import span
-from p2pmarket.report.story import BASELINE, Chart, Dots, Line
+from p2pmarket.report.story import BASELINE, Axis, Chart, Dots, Line
 from p2pmarket.report.words import known, shown
 from p2pmarket.units import CREDIT
 
@@ -26,36 +26,51 @@ MAX_LINES = 8
 MAX_ROUNDS = 120
 """Points of a line."""
 MAX_TASKS = 4
+DECADE = 10
+"""Losses that differ by more are on a logarithmic axis."""
 
 Value = Callable[[RoundRow], float]
 
 
-def learning(groups: Sequence[Group]) -> list[Chart]:
+def learning(groups: Sequence[Group], score: Score) -> list[Chart]:
     """One chart an agent where they are few, else one a task; a line for each group."""
     compared = groups[:MAX_LINES]
     agents = sorted({agent for group in compared for agent in group.agents})
     rows = [row for group in compared for run in group.runs for row in run.rounds]
+    log = not score.accuracy and spans_decades([score.of(row) for row in rows])
     if len(agents) <= MAX_AGENTS:
         return [
             _curves(
                 shown(agent) if len(agent) > 2 else f"Agent {shown(agent)}",
                 compared,
                 [row for row in rows if row.agent == agent],
+                score,
                 agent=agent,
+                log=log,
             )
             for agent in agents
         ]
     tasks = sorted({row.task for row in rows})
-    charts = [
+    return [
         _curves(
             f"All agents of {shown(task)}" if len(tasks) > 1 else everybody(compared),
             compared,
             [row for row in rows if row.task == task],
+            score,
             task=task,
+            log=log,
         )
         for task in tasks[:MAX_TASKS]
     ]
-    return charts + [_ends(compared, task, [row for row in rows if row.task == task]) for task in tasks[:MAX_TASKS]]
+
+
+def ends(groups: Sequence[Group], score: Score) -> list[Chart]:
+    """How every agent of each task ended, where they are too many for a chart each."""
+    compared = groups[:MAX_LINES]
+    rows = [row for group in compared for run in group.runs for row in run.rounds]
+    if len({row.agent for row in rows}) <= MAX_AGENTS:
+        return []
+    return [_ends(compared, task, score) for task in sorted({row.task for row in rows})[:MAX_TASKS]]
 
 
 def everybody(groups: Sequence[Group]) -> str:
@@ -65,17 +80,6 @@ def everybody(groups: Sequence[Group]) -> str:
     if all(one == names for one in runs):
         return f"All {len(names):,} agents"
     return f"All agents of each run: {span(map(len, runs))} of {len(names):,}"
-
-
-def losses(groups: Sequence[Group]) -> Chart:
-    """The mean loss of all agents, a line for each group."""
-    lines = tuple(
-        _line(group, lambda row: row.loss, lambda row: True, band=EIGHT_OF_TEN if len(group.agents) > 1 else RANGE)
-        for group in groups[:MAX_LINES]
-    )
-    caption = "Mean over all agents and seeds, on test data by which nobody chose anything; the band holds 8 of 10."
-    caption += _without_numbers([row.loss for group in groups[:MAX_LINES] for run in group.runs for row in run.rounds])
-    return Chart("Loss", caption, "round", "loss", tuple(line for line in lines if line.x), whole_x=True)
 
 
 def balances(group: Group) -> Chart:
@@ -120,37 +124,41 @@ def promises(group: Group) -> Chart:
     )
 
 
-def _curves(title: str, groups: Sequence[Group], rows: Sequence[RoundRow], *, agent: str = "", task: str = "") -> Chart:
-    accuracy = is_accuracy(rows)
+def _curves(
+    title: str,
+    groups: Sequence[Group],
+    rows: Sequence[RoundRow],
+    score: Score,
+    *,
+    agent: str = "",
+    task: str = "",
+    log: bool,
+) -> Chart:
 
     def mine(row: RoundRow) -> bool:
         return row.agent == agent if agent else row.task == task
 
-    lines = [
-        _line(group, lambda row: row.metric, mine, band=_range(group) if agent else EIGHT_OF_TEN) for group in groups
-    ]
-    who = "Test accuracy" if accuracy else "Loss on test data"
+    lines = [_line(group, score.of, mine, band=_range(group) if agent else EIGHT_OF_TEN) for group in groups]
+    who = f"{score.name[:1].upper()}{score.name[1:]} on test data"
     band = "the band is the range over seeds" if agent else "the band holds 8 of 10 agents"
     caption = f"{who} after each round, mean over {'seeds' if agent else 'agents and seeds'}"
     caption += f"; {band}." if any(line.low for line in lines) else "."
-    caption += _without_numbers([row.metric for row in rows])
+    caption += " The axis is logarithmic." if log else ""
+    caption += _without_numbers([score.of(row) for row in rows])
     marks = tuple(sorted((line for line in lines if line.x), key=lambda line: line.color != BASELINE))
-    y_label = "accuracy" if accuracy else "loss"
-    return Chart(
-        title, caption, "round", y_label, marks, y_axis="percent" if accuracy else "number", whole_x=True
-    )  # fmt: skip
+    y_axis: Axis = "percent" if score.accuracy else "number"
+    return Chart(title, caption, "round", score.name, marks, y_axis=y_axis, whole_x=True, log_y=log)
 
 
-def _ends(groups: Sequence[Group], task: str, rows: Sequence[RoundRow]) -> Chart:
+def _ends(groups: Sequence[Group], task: str, score: Score) -> Chart:
     """How every agent of a task ended, ordered by the last group: whoever is alone, where that was run."""
-    accuracy = is_accuracy(rows)
     finals = []
     for group in groups:
         values: dict[str, list[float]] = defaultdict(list)
         for run in group.runs:
             for row in last_rows(run).values():
-                if row.task == task and known(row.metric):
-                    values[row.agent].append(row.metric)
+                if row.task == task and known(score.of(row)):
+                    values[row.agent].append(score.of(row))
         finals.append({agent: float(np.mean(found)) for agent, found in values.items()})
     order = sorted({agent for one in finals for agent in one}, key=lambda agent: finals[-1].get(agent, 0.0))
     place = {agent: float(number) for number, agent in enumerate(order, 1)}
@@ -161,8 +169,8 @@ def _ends(groups: Sequence[Group], task: str, rows: Sequence[RoundRow]) -> Chart
     )
     caption = f"One dot for each agent, after the last round; from left to right by {groups[-1].label}."
     return Chart(
-        f"Every agent at the end, {shown(task)}", caption, "agents", "accuracy" if accuracy else "loss", marks,
-        y_axis="percent" if accuracy else "number", whole_x=True,
+        f"Every agent at the end, {shown(task)}", caption, "agents", score.name, marks,
+        y_axis="percent" if score.accuracy else "number", whole_x=True,
     )  # fmt: skip
 
 
@@ -185,6 +193,12 @@ def _values(group: Group, value: Value, fits: Value) -> dict[float, list[float]]
         if row.round in kept and known(value(row)):
             values[float(row.round)].append(value(row))
     return values
+
+
+def spans_decades(values: Iterable[float]) -> bool:
+    """Whether only a logarithmic axis shows all of them."""
+    found = [value for value in values if known(value)]
+    return bool(found) and min(found) > 0 and max(found) > DECADE * min(found)
 
 
 def _without_numbers(values: Sequence[float]) -> str:

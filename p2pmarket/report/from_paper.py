@@ -21,7 +21,7 @@ from p2pmarket.report.from_results import (
     diverged_of,
     problems_of,
 )
-from p2pmarket.report.groups import chief, groups_of
+from p2pmarket.report.groups import chief, groups_of, scores_of
 from p2pmarket.report.headline import headline
 from p2pmarket.report.pictures import pictures_in
 from p2pmarket.report.results_tables import comparison_table
@@ -127,7 +127,9 @@ def _section(name: str, runs: Sequence[RunResult], key: str) -> Section:
     first = chief(groups)
     if first is None:
         return Section(key, f"Results: {name}", (), "No run is finished here.")
-    parts: tuple[Part, ...] = (*curves.learning(groups)[:4], comparison_table(groups))
+    judged = scores_of(groups)[0]
+    charts = [*curves.learning(groups, judged), *curves.ends(groups, judged)]
+    parts: tuple[Part, ...] = (*charts[:4], comparison_table(groups))
     return Section(key, f"Results: {name}", parts, headline(groups, first))
 
 

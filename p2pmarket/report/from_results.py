@@ -6,12 +6,13 @@ pages look. What cannot be read raises DataError.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from p2pmarket.experiments.results import RunResult, is_sound, read_all
-from p2pmarket.report import curves, deal_charts
+from p2pmarket.report import curves, deal_charts, sweep_charts
 from p2pmarket.report.deals import (
     Deal,
     endings_table,
@@ -28,16 +29,16 @@ from p2pmarket.report.groups import (
     ends_of,
     fact,
     groups_of,
-    is_accuracy,
     last_rows,
+    scores_of,
     settings_words,
 )
 from p2pmarket.report.headline import headline, tiles
 from p2pmarket.report.pictures import pictures_in
+from p2pmarket.report.plots import own_plots
 from p2pmarket.report.points import paths_of, points_of, which
 from p2pmarket.report.results_tables import agents_table, comparison_table, runs_table
 from p2pmarket.report.story import Part, Section, Story, Words
-from p2pmarket.report.sweep_charts import by_setting, fees_by_setting
 from p2pmarket.report.visits import failure_sentences, failures_of
 from p2pmarket.report.words import MAX_SENTENCE, listed, many, shown
 
@@ -130,7 +131,7 @@ def _sweep(groups: Sequence[Group], point: str) -> list[Section]:
     points = points_of(groups)
     if len(points) < 2:
         return []
-    charts = tuple(one for one in (by_setting(groups), fees_by_setting(groups)) if one)
+    charts = sweep_charts.all_of(groups)
     named = "; ".join(settings_words(one) for one in points[:MAX_POINTS])
     named += f"; and {len(points) - MAX_POINTS:,} more" if len(points) > MAX_POINTS else ""
     about = f"{len(points):,} settings of {listed(paths_of(groups))}: {named}. "
@@ -145,8 +146,13 @@ def _of(point: str, about: str = "") -> str:
 
 def _learning(groups: Sequence[Group]) -> Section:
     shown_groups = groups[: curves.MAX_LINES]
-    accurate = is_accuracy([row for group in shown_groups for run in group.runs for row in run.rounds])
-    charts: list[Part] = [*curves.learning(groups), *([curves.losses(groups)] if accurate else [])]
+    judged, *others = scores_of(groups)
+    charts = [*curves.learning(groups, judged), *curves.ends(groups, judged)]
+    charts += [
+        dataclasses.replace(chart, title=f"{chart.title}: {score.name}")
+        for score in others
+        for chart in curves.learning(groups, score)
+    ]
     swept = len(points_of(groups)) > 1
     table = (comparison_table(groups),) if len(groups) > 1 and not swept else ()
     about = "How good the agents' models became"
@@ -194,8 +200,8 @@ def _others(groups: Sequence[Group], first: Group) -> list[Section]:
 
 
 def _plots(folder: Path) -> list[Section]:
-    """Plots that lie in the folder, folded."""
-    found, hidden = pictures_in(folder)
+    """Plots that lie in the folder, folded; those that have this page's own charts would only say them again."""
+    found, hidden = pictures_in(folder, but=own_plots(folder))
     about = f"Left out to keep the page small: {many(hidden, 'plot')}." if hidden else ""
     parts = tuple(picture for group in found.values() for picture in group)
     return [Section("plots", "Plots in the folder", parts, about, folded=True)] if parts else []

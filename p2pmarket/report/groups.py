@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from p2pmarket import charts
@@ -123,6 +123,35 @@ def is_accuracy(rows: Sequence[RoundRow]) -> bool:
     """Whether the metric of these rows is a part of 1, rather than the loss again."""
     measured = [row for row in rows if known(row.metric)]
     return any(row.metric != row.loss for row in measured) and all(0 <= row.metric <= 1 for row in measured)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One of the numbers by which a model is judged."""
+
+    name: str
+    of: Callable[[RoundRow], float]
+    accuracy: bool = False
+    """A part of 1, of which more is better."""
+
+
+LOSS = Score("loss", lambda row: row.loss)
+
+
+def scores_of(groups: Iterable[Group]) -> tuple[Score, ...]:
+    """What there is to show of these groups, what they are judged by first: the metric and then the loss, or the loss
+    alone where the metric is no other number."""
+    runs = [run for group in groups for run in group.runs]
+    rows = [row for run in runs for row in run.rounds]
+    if not any(_differ(row.metric, row.loss) for row in rows):
+        return (LOSS,)
+    accuracy = is_accuracy(rows)
+    name = next((str(run.facts["metric_name"]) for run in runs if run.facts.get("metric_name")), "metric")
+    return (Score("accuracy" if accuracy else shown(name), lambda row: row.metric, accuracy), LOSS)
+
+
+def _differ(metric: float, loss: float) -> bool:
+    return metric != loss and not (math.isnan(metric) and math.isnan(loss))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ Knows: where plots lie. Refuses to know: what they show. What is no PNG, or no r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from p2pmarket.experiments.reading import open_regular
@@ -21,15 +21,18 @@ DEPTH = 3
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def pictures_in(folder: Path, only: Sequence[Path] | None = None) -> tuple[dict[str, list[Picture]], int]:
+def pictures_in(
+    folder: Path, only: Sequence[Path] | None = None, *, but: Container[Path] = ()
+) -> tuple[dict[str, list[Picture]], int]:
     """Plots by the folder they lie in, or by their own name, and how many were too many, too large or none.
 
     :param only: the folders beneath it whose plots are meant; None: all
+    :param but: files that are not meant
     """
     kept: dict[str, list[Picture]] = {}
     left, hidden = MAX_PICTURES_BYTES, 0
     roots = ((folder, DEPTH),) if only is None else tuple((one, 1) for one in only)
-    for path in sorted(path for root, depth in roots for path in _pngs(root, depth)):
+    for path in sorted(path for root, depth in roots for path in _pngs(root, depth) if path not in but):
         data = _png(path, min(left, MAX_PICTURE_BYTES))
         if not data:
             hidden += 1

@@ -32,6 +32,8 @@ class Line:
     low: Numbers = ()
     high: Numbers = ()
     dashed: bool = False
+    whiskers: bool = False
+    """Its band is a bar at each of its points."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Chart:
     """With a line where y is x."""
     whole_x: bool = False
     """x counts something."""
+    log_x: bool = False
+    log_y: bool = False
+    """Logarithmic; all numbers along it are above 0."""
+    x_ticks: Numbers = ()
+    """Where x is marked; none: wherever it fits."""
 
     @property
     def empty(self) -> bool:

@@ -71,9 +71,10 @@ def test_the_first_section_of_a_sweep_has_every_outcome_and_the_fees(tmp_path: P
     assert first.title == "The sweep"
     assert first.about.startswith("3 settings of pricing.fee_percent: fee_percent=0; fee_percent=1.5; fee_percent=5.")
     assert [part.title for part in first.parts if isinstance(part, (Chart, Table))] == [
-        "At the end, by pricing.fee_percent", "Fees, by pricing.fee_percent", "Side by side",
+        "Accuracy at the end, by pricing.fee_percent", "Loss at the end, by pricing.fee_percent",
+        "Fees, by pricing.fee_percent", "Side by side",
     ]  # fmt: skip
-    (ends, drawn, table) = first.parts
+    (ends, _, drawn, table) = first.parts
     assert isinstance(ends, Chart) and isinstance(drawn, Chart) and isinstance(table, Table)
     (line,) = drawn.marks
     paid = [run.facts["ledger"]["fees"] / CREDIT for run in read_all(tmp_path) if run.facts["settings"]
