@@ -198,10 +198,9 @@ def _plot(path: Path, runs: Sequence[RunResult], title: str) -> Path:
 
 def draw_methods(axes: Any, runs: Sequence[RunResult], value: Any, label: str) -> None:
     """One line a method; an axis for each agent."""
-    colors = (charts.BASELINE, *charts.COLORS)
     for axis, agent in zip(axes, AGENTS, strict=True):
-        for (method, those), color in zip(by_method(runs).items(), colors, strict=False):
-            style = "--" if method == ALONE else "-"
+        for method, those in by_method(runs).items():
+            style, color = "--" if method == ALONE else "-", charts.METHOD_COLORS[method]
             draw_runs(axis, those, agent, color=color, label=LABELS[method], value=value, style=style)
         axis.set(title=agent, xlabel="round (epoch)", ylabel=label)
         axis.legend()

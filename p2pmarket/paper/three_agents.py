@@ -194,13 +194,9 @@ def _plot_digits(path: Path, digits: Sequence[RunResult]) -> Path:
     agents = list(digits[0].facts["final"])
     with charts.figure(1, len(agents), width=4.4, height=3.9, sharey=True) as (made, (axes,)):
         for axis, agent in zip(axes, agents, strict=True):
-            for method, color, label in (
-                (ALONE, charts.BASELINE, "alone"),
-                (FEDAVG, charts.COLORS[3], "FedAvg"),
-                (MARKET, charts.COLORS[0], "in the market"),
-            ):
+            for method, label in ((ALONE, "alone"), (FEDAVG, "FedAvg"), (MARKET, "in the market")):
                 draw_runs(
-                    axis, having(digits, method=method), agent, color=color, label=label,
+                    axis, having(digits, method=method), agent, color=charts.METHOD_COLORS[method], label=label,
                     value=lambda row: 100 * row.metric, style="--" if method == ALONE else "-",
                 )  # fmt: skip
             axis.set(title=f"who has the {agent} digits gains the others", xlabel="round")
