@@ -11,11 +11,12 @@ import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from p2pmarket.alignment import match_activations
-from p2pmarket.appraisal.appraise import align_pair, appraise
+from p2pmarket.appraisal.appraise import Appraisal, align_pair, appraise
 from p2pmarket.appraisal.plan import MergePlan, Progress
 from p2pmarket.appraisal.ranking import Scout
 from p2pmarket.broker_node.benches import TaskBench, check_groups, tradable_names, try_out
@@ -36,6 +37,17 @@ ACTIVATION_SAMPLES = 1024
 MATCHING_SECONDS = 60.0
 """For one matching of two snapshots by their weights; the best found until then is used, so that no pair holds up
 a market. Equal inputs give equal results only where this time is not reached."""
+
+
+class Pair(NamedTuple):
+    """A buyer's tensors and a seller's, and what a merge of them is found with."""
+
+    bench: TaskBench
+    ours: Mapping[str, Tensor]
+    theirs: Mapping[str, Tensor]
+    tradable: Sequence[str]
+    """Names of what is for sale."""
+    worker: int
 
 
 class Appraiser:
@@ -156,16 +168,14 @@ class Appraiser:
         :raises MarketError: a snapshot that cannot be read, or a full disk
         """
         bench = self._benches[buyer.task]
-        ours = unpack(buyer_path, schema=bench.schema)
-        for _, path in upon:
-            ours.update(unpack(path, schema=bench.schema, partial=True))
-        theirs = unpack(seller_path, schema=self.schemas[seller.task])
+        ours, theirs = self._read(buyer, seller, buyer_path, seller_path, upon)
         tradable = tradable_names(self._terms, bench.schema, buyer.request.buy_groups, seller.request.sell_groups)
+        pair = Pair(bench, ours, theirs, tradable, worker)
         whole = not upon and len(tradable) == len(bench.schema.tensors)
         known = self._merges.take(buyer, seller, bench.spec) if whole else None
         if known is None:
-            aligned = self._align(bench, ours, theirs, tradable, worker, progress)
-            plan = self._plan(bench, ours, theirs, tradable, aligned, worker)
+            aligned = self._align(pair, progress)
+            plan = self._plan(pair, aligned)
         else:
             aligned, plan = known
         result = appraise(
@@ -188,40 +198,23 @@ class Appraiser:
         )
         if whole and known is None:
             self._merges.keep(buyer, seller, Merge(aligned, result.plan))
-        delivery = self._pack(result.delivered, buyer, out) if result.delivered else NOTHING
-        return Finding(
-            trade=trade,
-            market=self._terms.name,
-            buyer=buyer,
-            seller=seller,
-            delivery=delivery,
-            data=bench.validation.digest,
-            after=upon[-1][0] if upon else None,
-            # The tensors are on disk now; a round's findings must not hold them all in memory.
-            result=dataclasses.replace(result, delivered={}),
+        return dataclasses.replace(
+            self._finding(trade, buyer, seller, upon, result, out),
             classes=by_class(result.per_class) if self._terms.tell_classes else (),
             groups=by_group(self._terms.groups, bench, ours, result, worker),
             tasks=by_task(buyer.task, self._benches, ours, result, worker) if self._terms.tell_tasks else (),
         )
 
-    def _align(
-        self,
-        bench: TaskBench,
-        ours: Mapping[str, Tensor],
-        theirs: Mapping[str, Tensor],
-        tradable: Sequence[str],
-        worker: int,
-        progress: Progress,
-    ) -> Alignments:
+    def _align(self, pair: Pair, progress: Progress) -> Alignments:
         """The pair itself is matched: what a shortlist is ranked with goes by way of a third model, and loses gain.
 
-        Whole, whatever is for sale (`tradable`).
+        Whole, whatever is for sale.
         """
-        evaluator = bench.evaluators[worker]
+        bench, evaluator = pair.bench, pair.bench.evaluators[pair.worker]
         weights = align_pair(
             bench.spec,
-            ours,
-            theirs,
+            pair.ours,
+            pair.theirs,
             seed=self._seed,
             device=evaluator.device,
             time_budget_seconds=MATCHING_SECONDS,
@@ -230,21 +223,53 @@ class Appraiser:
         if bench.spec is None or not self._terms.activations:
             return Alignments(weights, None)
         inputs = bench.validation.select_inputs[:ACTIVATION_SAMPLES].to(evaluator.device)
-        own, other = evaluator.place(ours), evaluator.place(theirs)
+        own, other = evaluator.place(pair.ours), evaluator.place(pair.theirs)
         found = match_activations(evaluator.module, bench.spec, own, other, (inputs,), start=weights)
         return Alignments(weights, found)
 
-    def _plan(
-        self,
-        bench: TaskBench,
-        ours: Mapping[str, Tensor],
-        theirs: Mapping[str, Tensor],
-        tradable: Sequence[str],
-        aligned: Alignments,
-        worker: int,
-    ) -> MergePlan | None:
+    def _plan(self, pair: Pair, aligned: Alignments) -> MergePlan | None:
         """How to merge the pair; None: as `appraise` finds best. For brokers of another method (experiments)."""
         return None
+
+    def _read(
+        self,
+        buyer: Submission,
+        seller: Submission,
+        buyer_path: Path,
+        seller_path: Path,
+        upon: Sequence[tuple[bytes, Path]],
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The buyer's tensors as they would be after the purchases `upon`, and the seller's."""
+        schema = self.schemas[buyer.task]
+        ours = unpack(buyer_path, schema=schema)
+        for _, path in upon:
+            ours.update(unpack(path, schema=schema, partial=True))
+        return ours, unpack(seller_path, schema=self.schemas[seller.task])
+
+    def _finding(
+        self,
+        trade: bytes,
+        buyer: Submission,
+        seller: Submission,
+        upon: Sequence[tuple[bytes, Path]],
+        result: Appraisal,
+        out: Path,
+    ) -> Finding:
+        """A result as a finding without parts, and its delivery packed at `out`."""
+        return Finding(
+            trade=trade,
+            market=self._terms.name,
+            buyer=buyer,
+            seller=seller,
+            delivery=self._pack(result.delivered, buyer, out) if result.delivered else NOTHING,
+            data=self.data[buyer.task],
+            after=upon[-1][0] if upon else None,
+            # The tensors are on disk now; a round's findings must not hold them all in memory.
+            result=dataclasses.replace(result, delivered={}),
+            classes=(),
+            groups=(),
+            tasks=(),
+        )
 
     def _pack(self, tensors: Mapping[str, Tensor], buyer: Submission, out: Path) -> bytes:
         manifest = pack(

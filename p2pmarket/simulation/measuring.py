@@ -7,9 +7,7 @@ whole snapshots are sold. Fails as the appraiser does on a snapshot that cannot 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,10 +17,9 @@ from p2pmarket.appraisal.appraise import Appraisal
 from p2pmarket.appraisal.plan import Progress
 from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.broker_node.book import Submission
-from p2pmarket.broker_node.findings import NOTHING, Finding
+from p2pmarket.broker_node.findings import Finding
 from p2pmarket.broker_node.scouting import PathOf
 from p2pmarket.market import MarketTerms
-from p2pmarket.parameters.packing import digest_of, pack, unpack
 from p2pmarket.parameters.snapshot import schema_of
 
 Tensors = Mapping[str, Tensor]
@@ -83,30 +80,6 @@ class MeasuringAppraiser(Appraiser):
         progress: Progress = lambda doing, done: None,
     ) -> Finding:
         """As `Appraiser.appraise`; measured by `measure`."""
-        schema = self.schemas[buyer.task]
-        ours = dict(unpack(buyer_path, schema=schema))
-        for _, path in upon:
-            ours.update(unpack(path, schema=schema, partial=True))
-        theirs = unpack(seller_path, schema=self.schemas[seller.task])
+        ours, theirs = self._read(buyer, seller, buyer_path, seller_path, upon)
         result = self.measure(buyer, seller, ours, theirs, [trade for trade, _ in upon])
-        delivery = NOTHING
-        if result.delivered:
-            salt = secrets.token_bytes(16)
-            manifest = pack(
-                result.delivered, out, market=self._terms.name, task=buyer.task, step=buyer.step,
-                codec=self._terms.delivery_codec, zstd=self._terms.delivery_zstd, salt=salt,
-            )  # fmt: skip
-            delivery = digest_of(manifest)
-        return Finding(
-            trade=trade,
-            market=self._terms.name,
-            buyer=buyer,
-            seller=seller,
-            delivery=delivery,
-            data=self.data[buyer.task],
-            after=upon[-1][0] if upon else None,
-            result=dataclasses.replace(result, delivered={}),
-            classes=(),
-            groups=(),
-            tasks=(),
-        )
+        return self._finding(trade, buyer, seller, upon, result, out)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from p2pmarket.alignment import apply, match
 from p2pmarket.appraisal.merging import merge
+from p2pmarket.broker_node.appraiser import Pair
 from p2pmarket.broker_node.merges import Alignments
 from p2pmarket.experiments.scenario import parse_scenario, terms_of
 from p2pmarket.experiments.worlds.contract import Place
@@ -18,6 +19,10 @@ from p2pmarket.experiments.worlds.paper_broker import GRID, PaperAppraiser
 
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
 Tensors = dict[str, Tensor]
+
+
+def quiet(doing: str, done: float) -> None:
+    """Hears of no progress."""
 
 
 def appraiser_and_world(method: str, **images: Any) -> tuple[PaperAppraiser, Images]:
@@ -66,7 +71,7 @@ def test_the_best_coefficient_of_the_grid_wins() -> None:
     bench = appraiser._benches["images"]
     assert bench.spec is not None
     found = match(bench.spec, ours, theirs, seed=0)
-    plan = appraiser._plan(bench, ours, theirs, list(ours), Alignments(found, None), 0)
+    plan = appraiser._plan(Pair(bench, ours, theirs, list(ours), 0), Alignments(found, None))
     aligned = apply(bench.spec, found, theirs)
     data = bench.validation
     losses = {
@@ -84,7 +89,7 @@ def test_the_best_coefficient_of_the_grid_wins() -> None:
 def test_only_the_coefficients_of_the_scenario_are_tried() -> None:
     appraiser, world = appraiser_and_world("unaligned", coefficients=[0.5])
     ours, theirs = trained(world)
-    plan = appraiser._plan(appraiser._benches["images"], ours, theirs, list(ours), Alignments(None, None), 0)
+    plan = appraiser._plan(Pair(appraiser._benches["images"], ours, theirs, list(ours), 0), Alignments(None, None))
     assert plan.alpha == 0.5
 
 
@@ -93,7 +98,7 @@ def test_a_seller_in_another_order_is_turned_back_only_where_units_are_aligned()
     ours, _ = trained(world)
     shuffled = in_another_order(ours)
     bench = appraiser._benches["images"]
-    aligned = appraiser._align(bench, ours, shuffled, list(ours), 0, lambda doing, done: None)
+    aligned = appraiser._align(Pair(bench, ours, shuffled, list(ours), 0), quiet)
     assert bench.spec is not None
     assert aligned.weights is not None
     back = apply(bench.spec, aligned.weights, shuffled)
@@ -102,16 +107,15 @@ def test_a_seller_in_another_order_is_turned_back_only_where_units_are_aligned()
     unaligned, _ = appraiser_and_world("unaligned")
     bare = unaligned._benches["images"]
     assert bare.spec is None
-    assert unaligned._align(bare, ours, shuffled, list(ours), 0, lambda doing, done: None) == Alignments(None, None)
+    assert unaligned._align(Pair(bare, ours, shuffled, list(ours), 0), quiet) == Alignments(None, None)
     assert "not aligned" in unaligned.alignment["images"]
 
 
 def test_units_that_lie_alike_already_are_merged_as_they_are() -> None:
     appraiser, world = appraiser_and_world("paper")
     ours, _ = trained(world)
-    bench = appraiser._benches["images"]
-    aligned = appraiser._align(bench, ours, ours, list(ours), 0, lambda doing, done: None)
-    assert appraiser._plan(bench, ours, ours, list(ours), aligned, 0).alignment == "identity"
+    pair = Pair(appraiser._benches["images"], ours, ours, list(ours), 0)
+    assert appraiser._plan(pair, appraiser._align(pair, quiet)).alignment == "identity"
 
 
 def test_only_units_inside_of_what_is_for_sale_are_aligned() -> None:
@@ -123,7 +127,7 @@ def test_only_units_inside_of_what_is_for_sale_are_aligned() -> None:
     shuffled = in_another_order(ours)
 
     def turned(names: list[str]) -> list[str]:
-        found = appraiser._align(bench, ours, shuffled, names, 0, lambda doing, done: None).weights
+        found = appraiser._align(Pair(bench, ours, shuffled, names, 0), quiet).weights
         assert found is not None and list(found) == everything
         return [name for name, order in found.items() if not torch.equal(order, torch.arange(len(order)))]
 

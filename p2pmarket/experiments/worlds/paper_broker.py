@@ -15,7 +15,7 @@ from torch import Tensor
 from p2pmarket.alignment import Permutations, PermutationSpec
 from p2pmarket.appraisal.bench import Bench
 from p2pmarket.appraisal.plan import MergePlan, Progress, candidates
-from p2pmarket.broker_node.appraiser import Appraiser
+from p2pmarket.broker_node.appraiser import Appraiser, Pair
 from p2pmarket.broker_node.benches import TaskBench
 from p2pmarket.broker_node.merges import Alignments
 from p2pmarket.market import MarketTerms
@@ -49,36 +49,24 @@ class PaperAppraiser(Appraiser):
         super().__init__(terms, benches, seed=seed)
         self._coefficients = tuple(coefficients)
 
-    def _align(
-        self,
-        bench: TaskBench,
-        ours: Mapping[str, Tensor],
-        theirs: Mapping[str, Tensor],
-        tradable: Sequence[str],
-        worker: int,
-        progress: Progress,
-    ) -> Alignments:
+    def _align(self, pair: Pair, progress: Progress) -> Alignments:
         """Units are matched where both what writes to them and what reads them is for sale (Table 2).
 
         The paper does not say what it does with units of which only one side is sold; examples/paper/table-2.toml has
         what was measured.
         """
-        found = super()._align(bench, ours, theirs, tradable, worker, progress)
-        if found.weights is None or bench.spec is None:
+        found, spec = super()._align(pair, progress), pair.bench.spec
+        if found.weights is None or spec is None:
             return found
-        return Alignments(inside(bench.spec, found.weights, tradable), None)
+        return Alignments(inside(spec, found.weights, pair.tradable), None)
 
-    def _plan(
-        self,
-        bench: TaskBench,
-        ours: Mapping[str, Tensor],
-        theirs: Mapping[str, Tensor],
-        tradable: Sequence[str],
-        aligned: Alignments,
-        worker: int,
-    ) -> MergePlan:
-        measured = Bench(bench.evaluators[worker], bench.validation, ours, theirs, tradable, seed=self._seed)
-        sellers = candidates(measured, bench.spec, aligned.weights, theirs)
+    def _plan(self, pair: Pair, aligned: Alignments) -> MergePlan:
+        """The coefficient of the grid that leaves the least loss on SELECT, the same for every tensor."""
+        bench = pair.bench
+        measured = Bench(
+            bench.evaluators[pair.worker], bench.validation, pair.ours, pair.theirs, pair.tradable, seed=self._seed
+        )
+        sellers = candidates(measured, bench.spec, aligned.weights, pair.theirs)
         label = "weights" if "weights" in sellers else "identity"
 
         def loss(coefficient: float) -> float:
