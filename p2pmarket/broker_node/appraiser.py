@@ -11,12 +11,10 @@ import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
-from p2pmarket.alignment import match_activations
-from p2pmarket.appraisal.appraise import Appraisal, align_pair, appraise
+from p2pmarket.appraisal.appraise import Appraisal, appraise
 from p2pmarket.appraisal.plan import MergePlan, Progress
 from p2pmarket.appraisal.ranking import Scout
 from p2pmarket.broker_node.benches import TaskBench, check_groups, tradable_names, try_out
@@ -24,6 +22,7 @@ from p2pmarket.broker_node.book import Submission
 from p2pmarket.broker_node.changes import by_class, by_group, by_task
 from p2pmarket.broker_node.findings import NOTHING, Finding
 from p2pmarket.broker_node.merges import Alignments, Merge, Merges
+from p2pmarket.broker_node.pairs import MATCHING_SECONDS, Pair, align_whole, read_pair
 from p2pmarket.broker_node.scouting import PathOf, Scouting
 from p2pmarket.errors import BadSnapshot
 from p2pmarket.market import MarketTerms
@@ -31,23 +30,6 @@ from p2pmarket.parameters.codecs import round_trip
 from p2pmarket.parameters.packing import digest_of, pack, read_manifest, unpack
 
 __all__ = ["NOTHING", "Appraiser", "Finding", "TaskBench"]
-
-ACTIVATION_SAMPLES = 1024
-"""Of SELECT, at most, that units are matched on."""
-MATCHING_SECONDS = 60.0
-"""For one matching of two snapshots by their weights; the best found until then is used, so that no pair holds up
-a market. Equal inputs give equal results only where this time is not reached."""
-
-
-class Pair(NamedTuple):
-    """A buyer's tensors and a seller's, and what a merge of them is found with."""
-
-    bench: TaskBench
-    ours: Mapping[str, Tensor]
-    theirs: Mapping[str, Tensor]
-    tradable: Sequence[str]
-    """Names of what is for sale."""
-    worker: int
 
 
 class Appraiser:
@@ -168,7 +150,7 @@ class Appraiser:
         :raises MarketError: a snapshot that cannot be read, or a full disk
         """
         bench = self._benches[buyer.task]
-        ours, theirs = self._read(buyer, seller, buyer_path, seller_path, upon)
+        ours, theirs = read_pair(self.schemas, buyer, seller, buyer_path, seller_path, [path for _, path in upon])
         tradable = tradable_names(self._terms, bench.schema, buyer.request.buy_groups, seller.request.sell_groups)
         pair = Pair(bench, ours, theirs, tradable, worker)
         whole = not upon and len(tradable) == len(bench.schema.tensors)
@@ -206,45 +188,12 @@ class Appraiser:
         )
 
     def _align(self, pair: Pair, progress: Progress) -> Alignments:
-        """The pair itself is matched: what a shortlist is ranked with goes by way of a third model, and loses gain.
-
-        Whole, whatever is for sale.
-        """
-        bench, evaluator = pair.bench, pair.bench.evaluators[pair.worker]
-        weights = align_pair(
-            bench.spec,
-            pair.ours,
-            pair.theirs,
-            seed=self._seed,
-            device=evaluator.device,
-            time_budget_seconds=MATCHING_SECONDS,
-            progress=lambda *visits: progress("aligning", 0.0),
-        )
-        if bench.spec is None or not self._terms.activations:
-            return Alignments(weights, None)
-        inputs = bench.validation.select_inputs[:ACTIVATION_SAMPLES].to(evaluator.device)
-        own, other = evaluator.place(pair.ours), evaluator.place(pair.theirs)
-        found = match_activations(evaluator.module, bench.spec, own, other, (inputs,), start=weights)
-        return Alignments(weights, found)
+        """What brings the seller's units to the buyer's."""
+        return align_whole(pair, activations=self._terms.activations, seed=self._seed, progress=progress)
 
     def _plan(self, pair: Pair, aligned: Alignments) -> MergePlan | None:
         """How to merge the pair; None: as `appraise` finds best. For brokers of another method (experiments)."""
         return None
-
-    def _read(
-        self,
-        buyer: Submission,
-        seller: Submission,
-        buyer_path: Path,
-        seller_path: Path,
-        upon: Sequence[tuple[bytes, Path]],
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The buyer's tensors as they would be after the purchases `upon`, and the seller's."""
-        schema = self.schemas[buyer.task]
-        ours = unpack(buyer_path, schema=schema)
-        for _, path in upon:
-            ours.update(unpack(path, schema=schema, partial=True))
-        return ours, unpack(seller_path, schema=self.schemas[seller.task])
 
     def _finding(
         self,

@@ -18,6 +18,7 @@ from p2pmarket.appraisal.plan import Progress
 from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.broker_node.book import Submission
 from p2pmarket.broker_node.findings import Finding
+from p2pmarket.broker_node.pairs import read_pair
 from p2pmarket.broker_node.scouting import PathOf
 from p2pmarket.market import MarketTerms
 from p2pmarket.parameters.snapshot import schema_of
@@ -80,6 +81,6 @@ class MeasuringAppraiser(Appraiser):
         progress: Progress = lambda doing, done: None,
     ) -> Finding:
         """As `Appraiser.appraise`; measured by `measure`."""
-        ours, theirs = self._read(buyer, seller, buyer_path, seller_path, upon)
+        ours, theirs = read_pair(self.schemas, buyer, seller, buyer_path, seller_path, [path for _, path in upon])
         result = self.measure(buyer, seller, ours, theirs, [trade for trade, _ in upon])
         return self._finding(trade, buyer, seller, upon, result, out)

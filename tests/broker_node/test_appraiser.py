@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from p2pmarket.alignment import apply
-from p2pmarket.broker_node import appraiser as appraiser_module
+from p2pmarket.broker_node import pairs
 from p2pmarket.broker_node.appraiser import Appraiser, Finding
 from p2pmarket.broker_node.book import Submission
 from p2pmarket.broker_node.service import build_appraiser
@@ -196,8 +196,8 @@ def test_both_directions_share_one_matching(tmp_path: Path, monkeypatch: pytest.
         asked.append(options)
         return matched(*arguments, **options)
 
-    matched = appraiser_module.align_pair
-    monkeypatch.setattr(appraiser_module, "align_pair", counted)
+    matched = pairs.align_pair
+    monkeypatch.setattr(pairs, "align_pair", counted)
     appraiser, book = built(terms()), Book(tmp_path, trained(0, 1, seed=1), trained(2, 3, seed=2))
     assert book.appraised(appraiser, 0, 1).result.gain > 0.1
     assert book.appraised(appraiser, 1, 0).result.gain > 0.1

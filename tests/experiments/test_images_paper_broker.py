@@ -10,8 +10,8 @@ from torch import Tensor
 
 from p2pmarket.alignment import apply, match
 from p2pmarket.appraisal.merging import merge
-from p2pmarket.broker_node.appraiser import Pair
 from p2pmarket.broker_node.merges import Alignments
+from p2pmarket.broker_node.pairs import Pair
 from p2pmarket.experiments.scenario import parse_scenario, terms_of
 from p2pmarket.experiments.worlds.contract import Place
 from p2pmarket.experiments.worlds.images import Images

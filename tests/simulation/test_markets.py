@@ -110,16 +110,16 @@ async def test_a_barrier_ends_without_the_agent_that_does_not_come(open_market: 
 async def test_four_agents_in_one_round_align_each_pair_once(
     open_market: OpenMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from p2pmarket.broker_node import appraiser
+    from p2pmarket.broker_node import pairs
 
     aligned = []
-    align = appraiser.align_pair
+    align = pairs.align_pair
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         aligned.append(args)
         return align(*args, **kwargs)
 
-    monkeypatch.setattr(appraiser, "align_pair", counted)
+    monkeypatch.setattr(pairs, "align_pair", counted)
     models = [trained(0, 1), trained(2, 2), trained(0, 3), trained(2, 4)]
     before = [accuracy(model) for model in models]
     async with open_market(round_agents=4, max_chain=1) as market:

@@ -15,9 +15,10 @@ from torch import Tensor
 from p2pmarket.alignment import Permutations, PermutationSpec
 from p2pmarket.appraisal.bench import Bench
 from p2pmarket.appraisal.plan import MergePlan, Progress, candidates
-from p2pmarket.broker_node.appraiser import Appraiser, Pair
+from p2pmarket.broker_node.appraiser import Appraiser
 from p2pmarket.broker_node.benches import TaskBench
 from p2pmarket.broker_node.merges import Alignments
+from p2pmarket.broker_node.pairs import Pair
 from p2pmarket.market import MarketTerms
 
 GRID = tuple(round(0.05 + 0.1 * step, 2) for step in range(10))
