@@ -24,7 +24,7 @@ from p2pmarket.parameters.packing import unpack
 from p2pmarket.simulation.measuring import MeasuringAppraiser, Tensors
 
 PARAMETERS = "theta"
-"""The snapshot's one tensor: (dimension,) float32."""
+"""The snapshot's one tensor: (dimension,) float64, so that late gains, a hundred-millionth of the loss, are no rounding."""
 _LEAST_WEIGHT = 0.001
 """What a report can say of a weight above 0."""
 
@@ -46,7 +46,7 @@ class LinearAppraiser(MeasuringAppraiser):
         """:param truths: for each task, (dimension,) float64
         :param samples: for each task; none: the broker knows the truth
         """
-        shapes = {task: {PARAMETERS: truth.to(torch.float32)} for task, truth in truths.items()}
+        shapes = {task: {PARAMETERS: truth} for task, truth in truths.items()}
         super().__init__(terms, shapes, seed=seed)
         self._truths = truths
         self._samples = samples
@@ -80,7 +80,7 @@ class LinearAppraiser(MeasuringAppraiser):
         own, other = self._theta(ours), self._theta(theirs)
         task = buyer.task
         weight = self._best_weight(task, own, other)
-        delivered = self._deliverable({PARAMETERS: _merged(own, other, weight).to(torch.float32)})
+        delivered = self._deliverable({PARAMETERS: _merged(own, other, weight)})
         merged = self._theta(delivered)
         digest = hashlib.sha256(buyer.snapshot + seller.snapshot + bytes([len(upon)])).digest()
         nobody = torch.randn(len(own), generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))

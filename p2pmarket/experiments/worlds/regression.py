@@ -156,8 +156,8 @@ class LinearLearner:
         return self._inputs.T @ (self._inputs @ self._theta) / self.samples - self._moment
 
     def snapshot(self) -> dict[str, Tensor]:
-        """The parameters, float32."""
-        return {PARAMETERS: self._theta.to(torch.float32)}
+        """The parameters, float64."""
+        return {PARAMETERS: self._theta.clone()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over what was bought."""
