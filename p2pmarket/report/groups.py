@@ -143,15 +143,11 @@ def scores_of(groups: Iterable[Group]) -> tuple[Score, ...]:
     alone where the metric is no other number."""
     runs = [run for group in groups for run in group.runs]
     rows = [row for run in runs for row in run.rounds]
-    if not any(_differ(row.metric, row.loss) for row in rows):
+    if not any(known(row.metric) and row.metric != row.loss for row in rows):
         return (LOSS,)
     accuracy = is_accuracy(rows)
     name = next((str(run.facts["metric_name"]) for run in runs if run.facts.get("metric_name")), "metric")
     return (Score("accuracy" if accuracy else shown(name), lambda row: row.metric, accuracy), LOSS)
-
-
-def _differ(metric: float, loss: float) -> bool:
-    return metric != loss and not (math.isnan(metric) and math.isnan(loss))
 
 
 @dataclasses.dataclass(frozen=True)

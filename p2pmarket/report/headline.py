@@ -16,7 +16,7 @@ from p2pmarket.report.groups import (
     count,
     deals_of,
     ends_of_group,
-    is_accuracy,
+    scores_of,
     settings_words,
 )
 from p2pmarket.report.points import Point, paths_of, point_of, points_of, span, which
@@ -35,10 +35,11 @@ def headline(groups: Sequence[Group], first: Group) -> str:
     rounds = max((row.round for row in rows), default=0)
     parts = f"{many(len(first.agents), 'agent')}, {many(rounds, 'round')}, {many(first.seeds, 'seed')}: "
     final, before = ends_of_group(first), alone_beside(first, groups)
-    accuracy = is_accuracy(rows)
+    judged = scores_of([first])[0]
+    accuracy = judged.accuracy
     if final.count:
         alone = ends_of_group(before) if before else None
-        parts += f"mean {'accuracy' if accuracy else 'loss'} {_mean(final, accuracy)}"
+        parts += f"mean {judged.name} {_mean(final, accuracy)}"
         parts += " in the market" if alone is not None else f" with {first.label}"
         parts += f" against {_mean(alone, accuracy)} alone; " if alone is not None else "; "
     parts += sums_sentence(sums(deals_of(first)))
@@ -52,11 +53,11 @@ def _sweep_headline(groups: Sequence[Group], first: Group) -> str:
     rounds = span((max((row.round for row in run.rounds), default=0) for run in runs), "round")
     parts = f"A sweep of {len(points):,} settings of {listed(paths_of(groups))}, each with {agents}, "
     parts += f"{rounds}, {span((group.seeds for group in groups), 'seed')}: "
-    accuracy = is_accuracy([row for run in runs for row in run.rounds])
+    judged = scores_of(groups)[0]
     where = {"market": "in the market", "alone": "alone"}
     for place, method in enumerate(dict.fromkeys((first.method, *(group.method for group in groups)))):
-        parts += ", " if place else f"mean {'accuracy' if accuracy else 'loss'} "
-        parts += f"{_range_words(groups, method, accuracy)} {where.get(method, f'with {method_name(method)}')}"
+        parts += ", " if place else f"mean {judged.name} "
+        parts += f"{_range_words(groups, method, judged.accuracy)} {where.get(method, f'with {method_name(method)}')}"
     trading = [group for group in groups if group.has_broker]
     found = sums([deal for group in trading for deal in deals_of(group)])
     parts += f"; {sums_sentence(found)}" + (f", {credits(found.fees)} of them fees" if found.fees else "")
@@ -144,7 +145,8 @@ def _sweep_tiles(groups: Sequence[Group], first: Group) -> list[Tile]:
     """How many settings there are, and the lowest and highest outcome over them."""
     made = [Tile("settings", f"{len(points_of(groups)):,}", f"of {listed(paths_of(groups))}")]
     same = [group for group in groups if group.method == first.method]
-    accuracy = is_accuracy([row for group in same for run in group.runs for row in run.rounds])
+    judged = scores_of(same)[0]
+    accuracy = judged.accuracy
     means = _means(groups, first.method)
     diverged, total = (sum(getattr(ends_of_group(one), what) for one in same) for what in ("diverged", "count"))
     if total:
@@ -153,20 +155,20 @@ def _sweep_tiles(groups: Sequence[Group], first: Group) -> list[Tile]:
         )
         note = f"over settings, with {method_name(first.method)}"
         note = f"{diverged:,} of {total:,} diverged; {note}" if diverged else note
-        label = "mean accuracy" if accuracy else "mean loss"
-        made.append(Tile(label, " … ".join(ends), note, "bad" if diverged else "plain"))
+        made.append(Tile(f"mean {judged.name}", " … ".join(ends), note, "bad" if diverged else "plain"))
     return made
 
 
 def _end_tile(groups: Sequence[Group], first: Group) -> list[Tile]:
     """How agents ended."""
-    accuracy = is_accuracy([row for run in first.runs for row in run.rounds])
+    judged = scores_of([first])[0]
+    accuracy = judged.accuracy
     ends, alone = ends_of_group(first), alone_beside(first, groups)
     final, before = ends.mean, ends_of_group(alone) if alone else None
     if not ends.count:
         return []
     note = f"alone {mean_words(before, accuracy)}" if before is not None and before.count else first.label
-    label = "mean accuracy" if accuracy else "mean loss"
+    label = f"mean {judged.name}"
     if ends.diverged:
         label += " of the others" if len(ends.values) < ends.count else ""
         note = f"{ends.diverged} of {ends.count} diverged; {note}"

@@ -20,6 +20,7 @@ from p2pmarket.report.groups import (
     fact,
     is_accuracy,
     last_rows,
+    scores_of,
     settings_of,
     settings_words,
 )
@@ -34,8 +35,8 @@ INTERVAL = "± is half of the mean's 95 % interval over seeds."
 
 def agents_table(group: Group, groups: Sequence[Group]) -> Table:
     """Each agent of a group, alone too where that was run."""
-    accuracy = is_accuracy([row for run in group.runs for row in run.rounds])
-    what = "accuracy" if accuracy else "loss"
+    judged = scores_of([group])[0]
+    what, accuracy = judged.name, judged.accuracy
     alone = alone_beside(group, groups)
     before, after = (_finals(alone) if alone else {}), _finals(group)
     columns = (

@@ -22,7 +22,7 @@ from p2pmarket.report import curves
 from p2pmarket.report.find import story_of
 from p2pmarket.report.groups import groups_of, last_rows
 from p2pmarket.report.plots import MAX_GROUPS, NAMES, pictures_of, plot_results
-from p2pmarket.report.story import Chart, Line, Picture, Story
+from p2pmarket.report.story import Chart, Line, Picture, Story, Table
 from p2pmarket.report.words import MAX_KNOWN
 
 pytest.importorskip("matplotlib", reason="plots need matplotlib")
@@ -52,6 +52,10 @@ def drawn(runs: Sequence[RunResult], folder: Path) -> set[str]:
 
 def charts_in(story: Story) -> list[Chart]:
     return [part for one in story.sections for part in one.parts if isinstance(part, Chart)]
+
+
+def tables_in(story: Story) -> list[Table]:
+    return [part for one in story.sections for part in one.parts if isinstance(part, Table)]
 
 
 # ---- which files ----------------------------------------------------------------------------------------------------
@@ -112,7 +116,10 @@ def test_a_metric_has_the_name_that_its_world_gives_it(tmp_path: Path) -> None:
     of_gradients = dataclasses.replace(run, rounds=rows, facts={**run.facts, "metric_name": "gradient"})
     labels = {}
     for name, one in (("gradient", of_gradients), ("accuracy", run)):
-        found = charts_in(story_of(write_runs(tmp_path / name, [one])))
+        story = story_of(write_runs(tmp_path / name, [one]))
+        assert f"mean {name} " in story.headline and story.tiles[0].label == f"mean {name}"
+        assert f"{name} here" in next(part.columns for part in tables_in(story) if part.title == "All agents")
+        found = charts_in(story)
         labels[name] = [(chart.title, chart.y_label, chart.y_axis) for chart in found if chart.title.startswith("Ag")]
     assert labels["gradient"] == [
         ("Agent A", "gradient", "number"), ("Agent B", "gradient", "number"),
