@@ -1,9 +1,9 @@
 """A run's market: its agents learn and trade, round by round, in one process and in virtual time.
 
-Knows: the order of a round (everybody learns, everybody visits the market at once, everybody is measured) and that a
-market comes to rest before its ledger is read: what faults left open is taken up then, without a new trade. Refuses to
-know: what is learned (worlds/), how parties come back (simulation/parties.py), where their files lie (scratch.py).
-The market is the one of the internet: agents, broker, messages, parcels and ledger on the in-memory transport.
+Knows: the order of a round (everybody learns, everybody visits the market at once, everybody is measured), and what a
+market leaves once it is at rest. Refuses to know: what is learned (worlds/), how parties come back
+(simulation/parties.py), how what is open comes to its end (rest.py), where files lie (scratch.py). The market is the
+one of the internet: agents, broker, messages, parcels and ledger on the in-memory transport.
 """
 
 from __future__ import annotations
@@ -16,25 +16,21 @@ import gc
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from p2pmarket.experiments.diary import NOT_FINITE, Diary, Outcome, is_finite
 from p2pmarket.experiments.plan import Progress, RunPlan
+from p2pmarket.experiments.rest import come_to_rest
 from p2pmarket.experiments.scenario import terms_of
 from p2pmarket.experiments.scratch import room_for
 from p2pmarket.experiments.tally import Traffic, Visits
 from p2pmarket.experiments.trades import trade_rows
 from p2pmarket.experiments.worlds.contract import AgentPlan, World
 from p2pmarket.ledger.journal import Ledger
-from p2pmarket.ledger.trade import ENDS, STATES
-from p2pmarket.ledger.trades import TradeRow
 from p2pmarket.market import MarketTerms
 from p2pmarket.network.memory import MemoryNetwork
 from p2pmarket.node.results import TradeResult
-from p2pmarket.node.strategy import Strategy
 from p2pmarket.simulation import chance
 from p2pmarket.simulation.invariants import problems_at_rest
-from p2pmarket.simulation.lives import Ended, Life
+from p2pmarket.simulation.lives import Ended
 from p2pmarket.simulation.market import MarketInMemory
 from p2pmarket.simulation.parties import BROKER, Parties, calm, fail_points_are_steps, with_steps
 from p2pmarket.simulation.virtual import VirtualLoop, run
@@ -47,8 +43,6 @@ ANSWER_SECONDS = 300.0
 """How long a visit may take beyond the wait for its round."""
 LEDGER_SECONDS = 60.0
 """How long an answer of a broker's ledger is waited for that may have ended meanwhile."""
-REST_TURNS = 4
-"""How often everybody looks after what is open, at most."""
 
 
 def run_in_market(plan: RunPlan, world: World, diary: Diary, progress: Progress) -> Outcome:
@@ -124,7 +118,7 @@ class _Market:
             appraiser=world.appraiser(terms),
             network=self._network,
             skews_ms=skews_ms,
-            watch=self._crashes if self._faulty else _nobody,
+            watch=self._crashes,
         )
         self._parties = Parties(self._market, climate, chance.stream(plan.seed, "away"))
         self._timeout_seconds = terms.round_timeout_ms / 1000 + ANSWER_SECONDS
@@ -147,7 +141,10 @@ class _Market:
             calm(self._network, self._weather, self._crashes)
             self._traffic.counting = False
             await self._parties.broker_is_here.wait()
-            return await self._outcome(await self._come_to_rest(), took_seconds)
+            open_yet = await come_to_rest(
+                self._market, self._parties, scenario.agents, self._learners, faulty=self._faulty
+            )
+            return await self._outcome(open_yet, took_seconds)
         finally:
             await end_tasks((parting, rounds))
             for name in self._learners:
@@ -231,35 +228,7 @@ class _Market:
             with contextlib.suppress(asyncio.TimeoutError):
                 return await asyncio.wait_for(self._market.balances(), LEDGER_SECONDS)
 
-    # ---- rest ---------------------------------------------------------------------------------------------------
-
-    async def _come_to_rest(self) -> list[str]:
-        """Lets everybody take up what is open, without a new trade; what is open all the same, in words.
-
-        Nothing is where nothing went wrong and every visit came to its end: nobody visits the market then.
-        """
-        if not self._faulty and not await self._open_trades():
-            return []
-        for name in self._learners:
-            await self._market.crash(name)
-            await self._parties.start_agent(name, Strategy(buy=False, sell=False))
-        for _ in range(REST_TURNS):
-            waiting = [agent.name for agent in self._scenario.agents if not await self._take_up(agent)]
-            rows = await self._open_trades()
-            if not rows and not waiting:
-                return []
-            await asyncio.sleep((self._terms.bid_ms + self._terms.ask_ms) / 1000 + 1.0)
-        return [f"trade {row.trade.hex()} is {row.state} and does not end" for row in await self._open_trades()]
-
-    async def _take_up(self, agent: AgentPlan) -> bool:
-        """What it brings is nobody's, and nobody buys it: its own parameters may have diverged."""
-        nothing = {name: torch.zeros_like(tensor) for name, tensor in self._learners[agent.name].snapshot().items()}
-        return await self._parties.take_up(agent.name, lambda: nothing, task=agent.task)
-
-    async def _open_trades(self) -> list[TradeRow]:
-        ledger = self._market.running.ledger
-        states = [state for state in STATES if state not in ENDS]
-        return await ledger.run(lambda ledger: [row for state in states for row in ledger.trades(state=state)])
+    # ---- the end ------------------------------------------------------------------------------------------------
 
     async def _outcome(self, problems: Sequence[str], took_seconds: float) -> Outcome:
         ledger = self._market.running.ledger
@@ -294,7 +263,3 @@ class _Market:
     def _round_at(self, ledger_ms: int) -> int:
         """Of a time in the ledger: 1, 2, ..."""
         return max(1, bisect.bisect_right(self._round_starts, ledger_ms - self._ahead_ms))
-
-
-def _nobody(life: Life, what: str) -> None:
-    """Hears of no step."""

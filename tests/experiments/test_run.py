@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from p2pmarket.errors import ScenarioError
-from p2pmarket.experiments import in_market, scratch
+from p2pmarket.experiments import in_market, rest, scratch
 from p2pmarket.experiments.apart import federated_mean
 from p2pmarket.experiments.diary import NOT_FINITE
 from p2pmarket.experiments.plan import RunPlan
@@ -41,7 +41,8 @@ FAULTS = {"crash": 0.001, "lost": 0.005, "partings": 3, "skew_ms": 500}
 CONTINUOUS = {"market": {"rounds": "continuous"}}
 FACTS = {
     "run", "scenario", "digest", "method", "protocol", "seed", "settings", "about", "agents", "broker", "final",
-    "ledger", "traffic_bytes", "messages", "crashes", "wall_seconds", "virtual_seconds", "versions", "metric_name",
+    "ledger", "traffic_bytes", "messages", "crashes", "wall_seconds", "virtual_seconds", "format", "versions",
+    "metric_name",
 }  # fmt: skip
 LEDGER = {"trades", "settled", "moved", "fees", "verified", "problems"}
 
@@ -220,14 +221,14 @@ def test_a_trade_that_never_ends_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
         return False
 
     monkeypatch.setattr(Parties, "take_up", nothing)
-    monkeypatch.setattr(in_market, "REST_TURNS", 1)
-    monkeypatch.setattr(in_market._Market, "_open_trades", _one_open)
+    monkeypatch.setattr(rest, "REST_TURNS", 1)
+    monkeypatch.setattr(rest, "open_trades", _one_open)
     found = make(document(2, rounds=1)).facts["ledger"]["problems"]
     assert len(found) == 1 and "does not end" in found[0]
 
 
 async def _one_open(market: Any) -> list[Any]:
-    rows = await market._market.running.ledger.run(lambda ledger: ledger.trades())
+    rows = await market.running.ledger.run(lambda ledger: ledger.trades())
     return [dataclasses.replace(rows[0], state="quoted")]
 
 
