@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from p2pmarket.paper.finding import Finding
 
 _PIPE_COLUMNS = 160
+_EFFORTS = {
+    "quick": " (a first look: fewer seeds, and where time needs it fewer rounds or less data)",
+    "full": " (full)",
+}
+"""What a table is said to be of, where its numbers are not those of docs/experiments.md."""
 
 
 def paper(given: argparse.Namespace) -> int:
@@ -97,7 +102,7 @@ def _findings(given: argparse.Namespace, names: list[str], console: Console, pro
             )
         findings.append(finding)
         if finding.rows or len(names) > 1:
-            _print(finding, console)
+            _print(finding, console, _EFFORTS.get(given.effort, ""))
         if any(one.rows for one in findings):
             path = write_rows(out, findings, given.effort)
             tables = write_tables(out)
@@ -129,11 +134,11 @@ def _list(*, as_json: bool) -> int:
     return 0
 
 
-def _print(finding: Finding, console: Console) -> None:
+def _print(finding: Finding, console: Console, effort: str) -> None:
     """The table, the sentence, what is missing, and the plots."""
     from p2pmarket.paper.output import COLUMNS, cells_of
 
-    table = Table(title=Text(finding.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(f"{finding.title}{effort}"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in COLUMNS:
         table.add_column(name, overflow="fold")
     for row in finding.rows:
@@ -166,6 +171,8 @@ def _whole(findings: Sequence[Finding], *, agrees: bool) -> str:
     """The last sentence: of what was measured, and of what was not."""
     lacking = [finding.experiment for finding in findings if finding.missing]
     words = "Everything that was measured agrees" if agrees else "Not everything that was measured agrees"
+    if against := sum(row.against_paper and bool(row.agrees) for finding in findings for row in finding.rows):
+        words += f" with what is stated, which in {against} rows is the opposite of the paper's"
     return f"{words}; incomplete, for {', '.join(lacking)} did not run, or not whole." if lacking else f"{words}."
 
 

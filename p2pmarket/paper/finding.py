@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 TOO_FEW_SEEDS = "too few seeds to tell"
+AGAINST_PAPER = "against the paper"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Row:
         return math.isfinite(self.measured) and self.low <= self.measured <= self.high
 
     @property
+    def against_paper(self) -> bool:
+        """Whether the stated interval leaves the paper's number out: who agrees with it contradicts the paper."""
+        return self.paper is not None and self.agrees is not None and not self.low <= self.paper <= self.high
+
+    @property
     def too_few_seeds(self) -> bool:
         """Whether the mean's own interval is wider than the stated one, so that the verdict is chance's as well."""
         return self.spread is not None and self.spread > (self.high - self.low) / 2
@@ -54,7 +60,7 @@ class Row:
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 values[name] = None
-        return {**values, "agrees": self.agrees}
+        return {**values, "agrees": self.agrees, "against_paper": self.against_paper}
 
 
 @dataclasses.dataclass(frozen=True)

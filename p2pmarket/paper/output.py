@@ -16,7 +16,7 @@ from typing import Any
 
 from p2pmarket.errors import DataError
 from p2pmarket.files import write_whole
-from p2pmarket.paper.finding import TOO_FEW_SEEDS, Finding, Row
+from p2pmarket.paper.finding import AGAINST_PAPER, TOO_FEW_SEEDS, Finding, Row
 
 ROWS_FILE = "rows.json"
 VERDICTS = {True: "yes", False: "NO", None: ""}
@@ -28,12 +28,13 @@ def cells_of(row: Row) -> tuple[str, str, str, str, str]:
     """A row under `COLUMNS`."""
     ours = number(row.measured) if row.spread is None else f"{number(row.measured)} ± {number(row.spread)}"
     unit = f" {row.unit}" if row.unit else ""
+    remarks = [TOO_FEW_SEEDS] * row.too_few_seeds + [AGAINST_PAPER] * row.against_paper
     return (
         row.row,
         "" if row.paper is None else f"{number(row.paper)}{unit}",
         f"{ours}{unit}",
         interval(row.low, row.high),
-        f"{VERDICTS[row.agrees]} ({TOO_FEW_SEEDS})" if row.too_few_seeds else VERDICTS[row.agrees],
+        VERDICTS[row.agrees] + (f" ({', '.join(remarks)})" if remarks else ""),
     )
 
 

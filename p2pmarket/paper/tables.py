@@ -59,7 +59,7 @@ def tables_of(document: Mapping[str, Any]) -> str:
 
 
 def _cells(entry: Mapping[str, Any]) -> Sequence[str]:
-    given = {name: value for name, value in entry.items() if name not in ("agrees", "effort")}
+    given = {name: value for name, value in entry.items() if name not in ("agrees", "against_paper", "effort")}
     try:
         return cells_of(Row(**{**given, **{name: one for name, one in _NOT_FINITE.items() if given[name] is None}}))
     except (KeyError, TypeError) as error:

@@ -13,8 +13,8 @@ from p2pmarket.paper.finding import Finding, Row
 from p2pmarket.paper.output import cells_of, document_of, interval, write_rows
 
 
-def row(experiment: str = "figure-3", measured: float = 41.0, **more: float) -> Row:
-    return Row(experiment, "A", 42.84, measured, **{"low": 39.84, "high": 45.84, **more}, unit="%", note="why")
+def row(experiment: str = "figure-3", measured: float = 41.0, paper: float | None = 42.84, **more: float) -> Row:
+    return Row(experiment, "A", paper, measured, **{"low": 39.84, "high": 45.84, **more}, unit="%", note="why")
 
 
 def finding(*rows: Row, name: str = "figure-3", missing: str = "") -> Finding:
@@ -27,6 +27,16 @@ def test_a_row_in_words() -> None:
     assert cells_of(row(spread=3.1))[-1] == "yes (too few seeds to tell)"
     assert cells_of(row(measured=30.0, spread=3.1))[-1] == "NO (too few seeds to tell)"
     assert cells_of(row(measured=math.nan))[2:] == ("nothing %", "39.84 to 45.84", "NO")
+
+
+def test_who_agrees_with_what_leaves_the_papers_number_out_contradicts_the_paper() -> None:
+    refuted = row(paper=0.0, measured=20.8, low=1e-6, high=100.0)
+    assert refuted.agrees and refuted.against_paper
+    assert cells_of(refuted)[-1] == "yes (against the paper)"
+    assert cells_of(row(paper=0.0, measured=0.0, low=1e-6, high=100.0))[-1] == "NO (against the paper)"
+    for other in (row(), row(paper=None, low=50.0), row(low=-math.inf, high=math.inf)):
+        assert not other.against_paper
+    assert document_of([finding(refuted, row())], "quick")["rows"][0]["against_paper"] is True
 
 
 def test_intervals_in_words() -> None:
