@@ -169,7 +169,7 @@ def _ends(groups: Sequence[Group], task: str, score: Score) -> Chart:
     )
     caption = f"One dot for each agent, after the last round; from left to right by {groups[-1].label}."
     return Chart(
-        f"Every agent at the end, {shown(task)}", caption, "agents", score.name, marks,
+        f"Every agent of {shown(task)} at the end", caption, "agents", score.name, marks,
         y_axis="percent" if score.accuracy else "number", whole_x=True,
     )  # fmt: skip
 

@@ -193,6 +193,7 @@ def figures_of(runs: Sequence[RunResult], folder: Path, monkeypatch: pytest.Monk
             "words": "\n".join(text.get_text() for text in foot.texts),
             "left": made_width - max(one.get_window_extent().x1 for one in (legend, *foot.texts)),
             "below": min(axis.get_tightbbox().y0 for axis in axes) - legend.get_window_extent().y1,
+            "apart": legend.get_window_extent().y0 - max(one.get_window_extent().y1 for one in foot.texts),
             "ylabels": [axis.get_ylabel() for axis in axes],
             "heights": {axis.get_ylim() for axis in axes},
             "ticks": [[tick.get_text() for tick in axis.get_xticklabels()] for axis in axes],
@@ -224,6 +225,7 @@ def test_twelve_points_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name, one in found.items():
         assert one["inches"][0] <= 3 * 5.5 and len(one["titles"]) <= 6, name
         assert one["left"] > 0 and one["below"] > 0, f"{name}: the legend is under the charts, and in the picture"
+        assert one["apart"] > 0, f"{name}: the words are under the legend"
         assert one["ground"] == (1.0, 1.0, 1.0, 1.0), "dark viewers show what is clear as black"
     assert len(found["balances"]["titles"]) == MAX_GROUPS and [*found["balances"]["named"]] == ["A", "B"]
     assert found["balances"]["titles"][0] == "Balances: market, rate=0.01"
