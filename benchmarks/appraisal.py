@@ -357,7 +357,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the wrn baseline in both directions")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--models", default="mlp,wrn")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/mnist.npz"), help="mnist.npz, for the mlp")
+    parser.add_argument("--data", type=Path, default=Path("data/mnist.npz"), help="mnist.npz, for the mlp")
     options = parser.parse_args()
     device, wanted = torch.device(options.device), options.models.split(",")
     figures: dict[str, Any] = {"device": options.device, "threads": torch.get_num_threads()}

@@ -1,6 +1,6 @@
 """How good do two agents become in a market, against the paper's method and one model trained on all the data?
 
-`python -m benchmarks.market_quality` (a table) or `--json`; `--seeds 3 --data ../shared/data/mnist.npz`.
+`python -m benchmarks.market_quality` (a table) or `--json`; `--seeds 3 --data mnist.npz`.
 
 The paper's MNIST market (section 5): a 784-32-32-32-16-10 network with ReLU, SGD with rate 0.01, batches of 512, 50
 epochs, a trade in both directions after each epoch from the fifth on. Agent A has 10 % of the digits 0-4 and all of the
@@ -225,7 +225,7 @@ def show(figures: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Two agents' accuracy with and without a market.")
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "mnist.npz")
+    parser.add_argument("--data", type=Path, default=Path("data/mnist.npz"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first_seed", type=int, default=0)
     parser.add_argument("--full", action="store_true", help="ten seeds")

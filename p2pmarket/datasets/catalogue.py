@@ -1,14 +1,13 @@
 """The image data sets of the paper by name: where their files usually lie, and how they are loaded.
 
-Knows: file names and home pages. Nothing is ever fetched from the web. Refuses to know: formats. Fails with DataError:
-an unknown name, or a data set whose files are not there.
+Knows: file names and where people get them. Nothing is ever fetched from the web. Refuses to know: formats. Fails with
+DataError: an unknown name, or a data set whose files are not there.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +21,8 @@ from p2pmarket.errors import DataError
 
 DATA_VARIABLE = "P2PMARKET_DATA"
 """The environment variable that names a data set's file, or the folder of all of them."""
-_FOLDERS = (Path("data"), Path("../shared/data"))
+FOLDER = Path("data")
+"""Where data sets are looked for when nothing says where they are: under the current folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,24 +32,26 @@ class _Known:
     names: tuple[str, ...]
     marks: tuple[str, ...]
     """What a folder holds that is the data set itself."""
-    home: str
+    get: str
+    """Which of these files people get, and where."""
 
 
 _KNOWN = {
     "mnist": _Known(
         ("mnist.npz", "mnist", "MNIST/raw", "mnist.zip", "mnist.tar.gz"),
         tuple(f"train-images{dash}idx3-ubyte{end}" for dash in "-." for end in ("", ".gz")),
-        "yann.lecun.com/exdb/mnist",
+        "mnist.npz as Keras distributes it (storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz), or the "
+        "four idx files of yann.lecun.com/exdb/mnist, such as train-images-idx3-ubyte.gz",
     ),
     "cifar10": _Known(
         ("cifar-10-python.tar.gz", "cifar-10-batches-py", "cifar-10-binary.tar.gz", "cifar-10-batches-bin"),
         ("data_batch_1", "data_batch_1.bin"),
-        "cs.toronto.edu/~kriz/cifar.html",
+        "cifar-10-python.tar.gz, or cifar-10-binary.tar.gz, from cs.toronto.edu/~kriz/cifar.html",
     ),
     "tinyimagenet": _Known(
         ("tiny-imagenet-200.zip", "tiny-imagenet-200"),
         ("val/val_annotations.txt",),
-        "cs231n.stanford.edu/tiny-imagenet-200.zip",
+        "tiny-imagenet-200.zip from cs231n.stanford.edu/tiny-imagenet-200.zip",
     ),
 }
 _DIGITS = "digits"
@@ -61,8 +63,8 @@ def find_images(name: str, data: Path | None = None) -> Path:
     """The file or folder of data set `name`.
 
     :param name: one of `IMAGE_SETS`; "digits" need no file, and get the current folder
-    :param data: the data set's file or folder, or a folder of data sets; None: $P2PMARKET_DATA, or else the folders
-        data and ../shared/data under the current one
+    :param data: the data set's file or folder, or a folder of data sets; None: $P2PMARKET_DATA, or else
+        `FOLDER`
     :raises DataError: an unknown name, or not there: what was looked for, where, and where people get it
     """
     known = _known(name)
@@ -71,18 +73,15 @@ def find_images(name: str, data: Path | None = None) -> Path:
     variable = os.environ.get(DATA_VARIABLE)
     if data is None and variable:
         data = Path(variable)
-    folders = _FOLDERS if data is None else (data.expanduser(),)
-    for folder in folders:
-        if folder.is_file():
-            return folder
-        if any((folder / mark).exists() for mark in known.marks):
-            return folder
-        for usual in known.names:
-            if (folder / usual).exists():
-                return folder / usual
+    folder = FOLDER if data is None else data.expanduser()
+    if folder.is_file() or any((folder / mark).exists() for mark in known.marks):
+        return folder
+    for usual in known.names:
+        if (folder / usual).exists():
+            return folder / usual
     raise DataError(
-        f"{name} is not here: looked for {', '.join(known.names)} in {_listed(folders)}; fetch it from {known.home} "
-        f"and name its file or folder with --data or ${DATA_VARIABLE}"
+        f"{name} is not here: looked for {', '.join(known.names)} in {folder}; get {known.get}, and name the file or "
+        f"its folder with --data or ${DATA_VARIABLE}, or put it into the folder {FOLDER}"
     )
 
 
@@ -107,10 +106,6 @@ def _known(name: str) -> _Known | None:
     if name not in IMAGE_SETS:
         raise DataError(f"{name[:64]!r} is not a known data set of images; there are {', '.join(IMAGE_SETS)}")
     return _KNOWN.get(name)
-
-
-def _listed(folders: Sequence[Path]) -> str:
-    return " and ".join(str(folder) for folder in folders)
 
 
 def _digits() -> ImageData:

@@ -53,34 +53,40 @@ def test_a_file_or_the_data_sets_own_folder_is_taken_as_it_is(elsewhere: Path) -
             assert load_images(name, find_images(name, folder)).name == name
 
 
-def test_without_a_path_the_environment_comes_first_and_then_the_usual_folders(
+def test_without_a_path_the_environment_comes_first_and_then_the_folder_data(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unpacked(elsewhere, {"shared/data/mnist.npz": b"", "work/data/tiny-imagenet-200.zip": b"", "env/mnist.npz": b""})
-    assert find_images("mnist") == Path("../shared/data/mnist.npz")
+    unpacked(elsewhere, {"data/mnist.npz": b"", "work/data/tiny-imagenet-200.zip": b"", "env/mnist.npz": b""})
+    with pytest.raises(DataError, match="in data; get "):
+        find_images("mnist")  # the folder above is nobody's to look into
     assert find_images("tinyimagenet") == Path("data/tiny-imagenet-200.zip")
     monkeypatch.setenv("P2PMARKET_DATA", str(elsewhere / "env"))
     assert find_images("mnist") == elsewhere / "env" / "mnist.npz"
     with pytest.raises(DataError, match=f"in {elsewhere / 'env'};"):
         find_images("tinyimagenet")
-    assert find_images("mnist", elsewhere / "shared" / "data").parent.name == "data"
+    assert find_images("mnist", elsewhere / "data").parent.name == "data"
 
 
 @pytest.mark.parametrize(
-    ("name", "home"),
+    ("name", "get"),
     [
-        ("mnist", "yann.lecun.com/exdb/mnist"),
-        ("cifar10", "cs.toronto.edu/~kriz/cifar.html"),
-        ("tinyimagenet", "cs231n.stanford.edu/tiny-imagenet-200.zip"),
+        (
+            "mnist",
+            "get mnist.npz as Keras distributes it (storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz)",
+        ),
+        ("mnist", "or the four idx files of yann.lecun.com/exdb/mnist, such as train-images-idx3-ubyte.gz"),
+        ("cifar10", "get cifar-10-python.tar.gz, or cifar-10-binary.tar.gz, from cs.toronto.edu/~kriz/cifar.html"),
+        ("tinyimagenet", "get tiny-imagenet-200.zip from cs231n.stanford.edu/tiny-imagenet-200.zip"),
     ],
 )
-def test_what_is_not_there_is_told_with_where_to_get_it(name: str, home: str) -> None:
+def test_what_is_not_there_is_told_with_where_to_get_it(name: str, get: str) -> None:
     for data in (None, Path("no/such/folder")):
         with pytest.raises(DataError) as told:
             find_images(name, data)
         sentence = str(told.value)
-        assert home in sentence and "--data" in sentence and f"{name} is not here: looked for " in sentence
-        assert ("no/such/folder" if data else "data and ../shared/data") in sentence
+        assert get in sentence and f"{name} is not here: looked for " in sentence
+        assert f" in {'no/such/folder' if data else 'data'}; get " in sentence
+        assert "--data or $P2PMARKET_DATA, or put it into the folder data" in sentence
 
 
 def test_an_unknown_name_is_told() -> None:

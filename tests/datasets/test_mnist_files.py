@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from image_files import idx, idx_form, mnist_arrays, npz, tar, unpacked, zipped
 from p2pmarket.datasets import ImageData, find_images, load_dataset, load_images
 from p2pmarket.errors import DataError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "mnist.npz"
+GIVEN = Path(os.environ.get("P2PMARKET_DATA", "/no/data"))
+REAL = GIVEN if GIVEN.is_file() else GIVEN / "mnist.npz"
 
 
 def load(path: Path) -> ImageData:
@@ -57,9 +59,9 @@ def test_an_array_with_its_columns_first_is_the_same(tmp_path: Path) -> None:
     assert data.train.targets.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="no shared/data/mnist.npz beside this checkout")
+@pytest.mark.skipif(not REAL.exists(), reason="$P2PMARKET_DATA names no mnist.npz, nor its folder")
 def test_the_real_one() -> None:
-    data = load_images("mnist", find_images("mnist", REAL.parent))
+    data = load_images("mnist", find_images("mnist", GIVEN))
     assert (len(data.train), len(data.test)) == (60_000, 10_000)
     assert data.test.targets.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert float(data.train.inputs.mean()) == pytest.approx(0.1307, abs=1e-4)
