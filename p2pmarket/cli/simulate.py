@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,8 @@ def _new(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps({"path": str(path), "kind": given.kind}))
     else:
-        print(f"wrote {printable(str(path))}; see what it runs: p2pmarket simulate {printable(str(path))} --check")
+        command = f"p2pmarket simulate {shlex.quote(str(path))} --check"
+        print(printable(f"wrote {path}; see what it runs: {command}"))
     return 0
 
 
@@ -132,7 +134,7 @@ def _run(given: argparse.Namespace, document: Document, place: Place) -> int:
     show_summary(console, summary)
     where = f"results: {out} ({SUMMARY_FILE}, runs.{given.format}, rounds.{given.format}, trades.{given.format}"
     where += f", {len(plots)} plots in {PLOTS_FOLDER})" if plots else ")"
-    for line in (where, f"look at them: p2pmarket report {out}"):
+    for line in (where, f"look at them: p2pmarket report {shlex.quote(str(out))}"):
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
     if given.json:
         print(json.dumps({**summary, "out": str(out), "plots": [str(path) for path in plots]}), flush=True)

@@ -62,6 +62,11 @@ def test_results_a_table_and_where_they_are(small: str, tmp_path: Path, capsys: 
     assert "verified" in err
 
 
+def test_the_command_that_looks_at_results_can_be_pasted(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", small, "--jobs", "1", "--no_plots", "--out", "sk 2"]) == 0
+    assert "look at them: p2pmarket report 'sk 2'\n" in capsys.readouterr().out
+
+
 def test_plans_are_made_once(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
     original = plan.plans_of
@@ -142,7 +147,8 @@ test_images = 50\nbroker_images = 40\nlearning_rate = 0.25\n[[agent]]\nname = "A
 
 def test_a_new_scenario_is_never_written_over_a_file(small: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--new", "deep/my first.toml"]) == 0
-    assert "wrote deep/my first.toml" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told == "wrote deep/my first.toml; see what it runs: p2pmarket simulate 'deep/my first.toml' --check\n"
     assert main(["simulate", "deep/my first.toml", "--check"]) == 0
     assert capsys.readouterr().out.startswith("my-first: ")
     assert main(["simulate", "--new", small]) == 2
