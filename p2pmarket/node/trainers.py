@@ -16,7 +16,8 @@ _EVALUATION_BATCH = 4096
 
 
 class Trainer:
-    """Trains one model; two trainers with the same seed and data take the same steps."""
+    """Trains one model; two trainers with the same seed and data take the same steps, where the model draws nothing
+    itself: dropout draws from torch's own generators, which the caller seeds."""
 
     def __init__(
         self,

@@ -228,10 +228,16 @@ class Images:
             about += f", {endowment.keep:.0%} of the classes {', '.join(map(str, endowment.scarce))}"
         if endowment.shuffled:
             about += ", with shuffled labels"
-        batches = _number(self._seed, f"batches {plan.name}")
         return ImageLearner(
-            model, part, test, self._settings.training, seed=batches, device=self._device, about=about
-        )  # fmt: skip
+            model,
+            part,
+            test,
+            self._settings.training,
+            batches=_number(self._seed, f"batches {plan.name}"),
+            draws=_number(self._seed, f"draws {plan.name}"),
+            device=self._device,
+            about=about,
+        )
 
     def _model(self, task: str) -> nn.Module:
         arguments = {**self._sizes(), **self._settings.arguments, "outputs": self._outputs(task)}
