@@ -15,10 +15,11 @@ from rich.console import Console
 from p2pmarket.cli.show import printable
 from p2pmarket.cli.simulate_check import show_check
 from p2pmarket.cli.simulate_show import Display, show_summary, terminal
-from p2pmarket.errors import DiskFull, MachineFault, ScenarioError
+from p2pmarket.errors import DataError, DiskFull, MachineFault, ScenarioError
 from p2pmarket.experiments.document import Document, axis_over, read_document, read_value, with_value
 from p2pmarket.experiments.plan import plans_of
 from p2pmarket.experiments.results import PLOTS_FOLDER, SUMMARY_FILE, RunResult
+from p2pmarket.experiments.resuming import finished_in
 from p2pmarket.experiments.scenario import terms_of
 from p2pmarket.experiments.summary import summary_of
 from p2pmarket.experiments.sweep import run_sweep
@@ -105,7 +106,16 @@ def _check(given: argparse.Namespace, document: Document, place: Place) -> int:
         scenario.agents, method=scenario.method, protocol=scenario.protocol, seed=first.seed, place=place
     )
     terms_of(scenario, world.terms())  # what the parser cannot know: whether they fit the world's own
-    show_check(plans, document, world, _out(given, document), given.json)
+    out = _out(given, document)
+    finished, refused = 0, None
+    try:
+        finished = finished_in(out, document, plans)
+    except (ScenarioError, DataError) as error:
+        refused = error
+    if refused is None or not given.json:
+        show_check(plans, document, world, out, given.json, None if refused else finished)
+    if refused is not None:
+        raise refused
     return 0
 
 

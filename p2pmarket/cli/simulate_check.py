@@ -22,13 +22,19 @@ Terms = Mapping[str, Mapping[str, Any]]
 """By section and key, as [terms.SECTION] of a scenario has them."""
 
 
-def show_check(plans: Sequence[RunPlan], document: Document, world: World, out: Path, as_json: bool) -> None:
-    """What would be run: the scenario with all its defaults, the agents, the market's terms, the number of runs."""
+def show_check(
+    plans: Sequence[RunPlan], document: Document, world: World, out: Path, as_json: bool, finished: int | None
+) -> None:
+    """What would be run: the scenario with all its defaults, the agents, the market's terms, the number of runs.
+
+    :param finished: how many of the runs `out` has already; None: it would be refused, which the caller tells
+    """
     points = {plan.digest: plan.settings for plan in plans}
     scenario, told = _without_sweep(document)
     terms = _terms(scenario, world)
     if as_json:
-        found = {"scenario": document, "runs": len(plans), "points": list(points.values()), "out": str(out)}
+        found = {"scenario": document, "runs": len(plans), "points": list(points.values())}
+        found |= {"out": str(out), "finished": finished}
         print(json.dumps({**found, "terms": terms}))
         return
     for line in _lines(plans, scenario, told, terms, world):
@@ -40,7 +46,10 @@ def show_check(plans: Sequence[RunPlan], document: Document, world: World, out: 
     if len(points) > MOST_ROWS:
         print(f"and {len(points) - MOST_ROWS} more points")
     rounds = sum(plan.scenario.rounds for plan in plans)
-    print(printable(f"{len(plans)} runs of {len(points)} points, {rounds} rounds in all; results would go to {out}"))
+    where = "" if finished is None else f"; results would go to {out}"
+    if finished:
+        where += f", where {finished} of the {len(plans)} runs are finished"
+    print(printable(f"{len(plans)} runs of {len(points)} points, {rounds} rounds in all{where}"))
 
 
 def _without_sweep(document: Document) -> tuple[Scenario, dict[str, Any]]:

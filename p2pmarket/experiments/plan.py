@@ -86,9 +86,14 @@ def plans_at(point: Point, seeds: tuple[int, ...] | None, base: Document) -> lis
 
 def digest_of_runs(document: Document) -> str:
     """Digest of what makes a point's runs, but for their seeds."""
+    return digest_of(part_of_runs(document))
+
+
+def part_of_runs(document: Document) -> Document:
+    """The document without what changes no run."""
     table = document.get("scenario", {})
     kept = {key: value for key, value in table.items() if key not in NO_PART_OF_A_RUN}
-    return digest_of({**document, "scenario": kept})
+    return {**document, "scenario": kept}
 
 
 def _check_axes(paths: Iterable[str]) -> None:

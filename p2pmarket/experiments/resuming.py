@@ -17,9 +17,10 @@ from pathlib import Path
 from p2pmarket import __version__
 from p2pmarket.errors import MachineFault, ScenarioError
 from p2pmarket.experiments import results
-from p2pmarket.experiments.document import Document, points_of, with_value
+from p2pmarket.experiments.changes import told_changes
+from p2pmarket.experiments.document import Document, points_of, read_document, with_value
 from p2pmarket.experiments.locks import locked
-from p2pmarket.experiments.plan import RunPlan, digest_of_runs
+from p2pmarket.experiments.plan import RunPlan, digest_of_runs, part_of_runs
 from p2pmarket.experiments.results import Facts
 from p2pmarket.files import disk_errors
 
@@ -33,10 +34,7 @@ def results_folder(out: Path) -> Iterator[None]:
     :raises ScenarioError: it is none, or another process makes runs in it
     :raises DiskFull, MachineFault: it cannot be made
     """
-    if out.exists() and not out.is_dir():
-        raise ScenarioError(f"{out} is a file; name a folder for the results with --out")
-    if out.is_dir() and any(out.iterdir()) and not results.is_results(out):
-        raise ScenarioError(f"{out} holds other things than results; name a new folder with --out")
+    _check_is_for_results(out)
     with contextlib.ExitStack() as stack:
         try:
             with disk_errors("the results", out):
@@ -52,6 +50,24 @@ def results_folder(out: Path) -> Iterator[None]:
         yield
 
 
+def _check_is_for_results(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ScenarioError(f"{out} is a file; name a folder for the results with --out")
+    if out.is_dir() and any(out.iterdir()) and not results.is_results(out):
+        raise ScenarioError(f"{out} holds other things than results; name a new folder with --out")
+
+
+def finished_in(out: Path, document: Document, plans: Sequence[RunPlan]) -> int:
+    """How many of the plans' runs are finished in `out`, which is only looked at: a sweep would not make them again.
+
+    :raises ScenarioError: a sweep would refuse the folder
+    :raises DataError: a run's facts cannot be read
+    """
+    _check_is_for_results(out)
+    kept = kept_points(document, results.read_facts(out), out)
+    return sum(results.is_finished(out, plan.name) for plan in numbered(plans, kept))
+
+
 def kept_points(document: Document, kept: Iterable[Facts], out: Path) -> dict[str, int]:
     """Numbers of the points that have finished runs, by digest.
 
@@ -59,7 +75,7 @@ def kept_points(document: Document, kept: Iterable[Facts], out: Path) -> dict[st
     :raises ScenarioError: one of them is a run of another scenario, or of this one as it was
     """
     axes = {path for point in points_of(document)[:1] for path in point.settings}
-    base = {key: value for key, value in document.items() if key != "sweep"}
+    base = _without_sweep(document)
     found: dict[str, int] = {}
     for facts in kept:
         settings = facts["settings"]
@@ -70,12 +86,37 @@ def kept_points(document: Document, kept: Iterable[Facts], out: Path) -> dict[st
                 point = with_value(point, path, value)
             same = digest_of_runs(point) == facts["digest"]
         if not same:
+            changes = _changes(document, facts, out)
             raise ScenarioError(
-                f"{out} holds runs of another scenario, or of this one before it was changed, such as {facts['run']}; "
-                "name another folder with --out (only more seeds, and more values of the same sweep, can join)"
+                f"{out} holds runs of another scenario, or of this one before it was changed"
+                f"{f' ({changes})' if changes else ''}, such as {facts['run']}; name another folder with --out (only "
+                "more seeds, and more values of the same sweep, can join)"
             )
         found[facts["digest"]] = int(facts["run"].partition("-")[0])
     return found
+
+
+def _changes(document: Document, facts: Facts, out: Path) -> str:
+    """What has changed since a run was made, in words; empty where the folder's own scenario is not that run's."""
+    try:
+        before = read_document(out / results.SCENARIO_FILE)
+        point = _without_sweep(before)
+        for path, value in facts["settings"].items():
+            point = with_value(point, path, value)
+        if digest_of_runs(point) != facts["digest"]:
+            return ""
+        axes = list(points_of(document)[0].settings)
+    except ScenarioError:
+        return ""
+    if set(facts["settings"]) != set(axes):
+        over = [", ".join(paths) or "nothing" for paths in (facts["settings"], axes)]
+        return f"[sweep] was over {over[0]}, is over {over[1]}"
+    was, now = (part_of_runs(_without_sweep(one)) for one in (before, document))
+    return told_changes(was, now, without=axes)
+
+
+def _without_sweep(document: Document) -> Document:
+    return {key: value for key, value in document.items() if key != "sweep"}
 
 
 def numbered(plans: Sequence[RunPlan], kept: Mapping[str, int]) -> list[RunPlan]:

@@ -104,6 +104,36 @@ def test_check_shows_all_and_runs_nothing(small: str, tmp_path: Path, capsys: py
     assert not (tmp_path / "runs").exists()
 
 
+def test_check_tells_how_many_runs_are_finished(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["simulate", small, "--check"]
+    assert main(["simulate", small, "--jobs", "1", "--no_plots", "--set", 'sweep.scenario.method=["alone"]']) == 0
+    before = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main([*given, "--seeds", "2"]) == 0
+    assert "results would go to runs/small, where 1 of the 4 runs are finished\n" in capsys.readouterr().out
+    assert main([*given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["finished"] == 1
+    assert main([*given, "--out", "new"]) == 0
+    assert capsys.readouterr().out.endswith("; results would go to new\n") and not Path("new").exists()
+    assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == before
+
+
+def test_check_refuses_what_a_run_would_and_names_what_changed(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", small, "--jobs", "1", "--no_plots", "--set", 'sweep.scenario.method=["alone"]']) == 0
+    capsys.readouterr()
+    given = ["simulate", small, "--set", "scenario.rounds=9"]
+    refusal = "before it was changed (scenario.rounds was 2, is 9), such as 000-alone-seed0; name another folder"
+    for check in ([], ["--check"], ["--check", "--json"]):
+        assert main([*given, *check]) == 2
+        out, err = capsys.readouterr()
+        assert refusal in err and err.count("\n") == 1 and "results would go" not in out
+        assert ("2 runs of 2 points, 18 rounds in all\n" in out) is (check == ["--check"])
+        if "--json" in check:
+            assert refusal in json.loads(out)["sentence"]
+    assert main(["simulate", small, "--check", "--out", "."]) == 2
+    assert "holds other things than results" in capsys.readouterr().err
+
+
 def test_terms_that_check_tells_as_json_are_written_as_in_the_file(
     small: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

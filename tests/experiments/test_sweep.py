@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,21 +127,36 @@ def test_a_run_of_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("path", "value", "told"),
     [
-        lambda document: with_value(document, "scenario.rounds", 3),
-        lambda document: with_value(document, "agent.A.samples", 7),
-        lambda document: with_value(document, "scenario.method", "fedavg"),
-        lambda document: with_value(document, "sweep.agent.A.samples", [6]),
-        lambda document: with_value(document, "faults.lost", 0.1),
+        ("scenario.rounds", 3, "scenario.rounds was 2, is 3"),
+        ("agent.A.samples", 7, "agent.A.samples was 6, is 7"),
+        ("scenario.method", "fedavg", 'scenario.method was "alone", is "fedavg"'),
+        ("sweep.agent.A.samples", [6], "[sweep] was over nothing, is over agent.A.samples"),
+        ("faults.lost", 0.1, "faults.lost was not given, is 0.1"),
     ],
 )
-def test_the_folder_of_another_scenario_is_left_alone(change: Any, tmp_path: Path) -> None:
+def test_the_folder_of_another_scenario_is_left_alone(path: str, value: Any, told: str, tmp_path: Path) -> None:
     run_sweep(alone(), tmp_path, jobs=1)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(ScenarioError, match=r"another scenario, or of this one before .*000-alone-seed0; .*--out"):
-        run_sweep(change(alone()), tmp_path, jobs=1)
+    wanted = f"another scenario, or of this one before it was changed ({told}), such as 000-alone-seed0; name another"
+    with pytest.raises(ScenarioError, match=re.escape(wanted)):
+        run_sweep(with_value(alone(), path, value), tmp_path, jobs=1)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("text", ["", "[scenario]\nrounds = 7\n", "not TOML"])
+def test_a_scenario_that_is_not_the_runs_own_tells_no_change(text: str, tmp_path: Path) -> None:
+    run_sweep(alone(), tmp_path, jobs=1)
+    (tmp_path / "scenario.toml").write_text(text)
+    with pytest.raises(ScenarioError, match=r"before it was changed, such as 000-alone-seed0; name another"):
+        run_sweep(alone(rounds=3), tmp_path, jobs=1)
+
+
+def test_a_swept_value_is_no_change(tmp_path: Path) -> None:
+    run_sweep(small(sweep=METHODS, method="market"), tmp_path, jobs=1)
+    with pytest.raises(ScenarioError, match=r"changed \(scenario\.rounds was 2, is 3\), such"):
+        run_sweep(small(sweep=METHODS, method="alone", rounds=3, about="other", seeds=2), tmp_path, jobs=1)
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
