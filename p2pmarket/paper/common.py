@@ -12,6 +12,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from p2pmarket.datasets import find_images, load_images
+from p2pmarket.errors import DataError
 from p2pmarket.experiments.document import Document, points_of, read_document, with_value
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
@@ -54,6 +56,18 @@ def runs_of(context: Context, document: Document, name: str, seeds: int) -> list
 
     place = Place(context.data, context.device)
     return run_sweep(document, folder, place=place, jobs=context.jobs, seeds=tuple(range(seeds)), progress=told)
+
+
+def why_no_digits(context: Context) -> str:
+    """Why the images that come with scikit-learn are not there, for `Finding.missing`; empty where they are.
+
+    It is asked before anything is run, as a run's `DataError` may be about results that are damaged.
+    """
+    try:
+        load_images("digits", find_images("digits", context.data))
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def having(runs: Iterable[RunResult], **facts: object) -> list[RunResult]:

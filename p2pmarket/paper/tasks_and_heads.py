@@ -13,7 +13,6 @@ import functools
 import statistics
 from collections.abc import Mapping, Sequence
 
-from p2pmarket.errors import DataError
 from p2pmarket.experiments.document import Document, with_value
 from p2pmarket.experiments.recording import TradeRow
 from p2pmarket.experiments.results import RunResult
@@ -29,6 +28,7 @@ from p2pmarket.paper.common import (
     rounds_of,
     row_of,
     runs_of,
+    why_no_digits,
 )
 from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding, Row
 from p2pmarket.paper.tasks_and_heads_plots import plot_accuracies, plot_partners, plot_sellers
@@ -91,20 +91,17 @@ class Met:
 
 def run(context: Context) -> Finding:
     """Runs it."""
+    if missing := why_no_digits(context):
+        return Finding(NAME, TITLE, (), "", missing=missing)
     changes = FEWER if context.effort == QUICK else {}
     seeds = context.count(SEEDS_OF_PAIRS)
-    try:
-        pairs = paper_document(context, "tasks-and-heads-pairs.toml", changes)
-        whole = runs_of(
-            context, paper_document(context, "tasks-and-heads.toml", changes), "market", context.count(SEEDS)
-        )
-        alone = runs_of(context, _with(pairs, {"scenario.method": "alone"}), "alone", seeds)
-        by_seller = {
-            seller: runs_of(context, _with(pairs, seller.changes), _folder(seller), seeds)
-            for seller in SELLERS[context.effort]
-        }
-    except DataError as error:
-        return Finding(NAME, TITLE, (), "Not run: the images are not here.", missing=str(error))
+    pairs = paper_document(context, "tasks-and-heads-pairs.toml", changes)
+    whole = runs_of(context, paper_document(context, "tasks-and-heads.toml", changes), "market", context.count(SEEDS))
+    alone = runs_of(context, _with(pairs, {"scenario.method": "alone"}), "alone", seeds)
+    by_seller = {
+        seller: runs_of(context, _with(pairs, seller.changes), _folder(seller), seeds)
+        for seller in SELLERS[context.effort]
+    }
     met = {seller: met_by(runs, alone) for seller, runs in by_seller.items()}
     market, apart = having(whole, method="market"), having(whole, method="alone")
     honest = [run for seller, runs in by_seller.items() if not seller.shuffled for run in runs]

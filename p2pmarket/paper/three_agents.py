@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from p2pmarket import charts
-from p2pmarket.errors import DataError
 from p2pmarket.experiments.document import Document
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.worlds.contract import ALONE, FEDAVG, MARKET
@@ -28,6 +27,7 @@ from p2pmarket.paper.common import (
     purchases_of,
     row_of,
     runs_of,
+    why_no_digits,
 )
 from p2pmarket.paper.finding import FULL, NORMAL, QUICK, Context, Finding, Row
 
@@ -35,6 +35,7 @@ NAME = "three-agents"
 TITLE = "Three agents and more"
 
 SEEDS = {QUICK: 2, NORMAL: 5, FULL: 10}
+SEEDS_OF_MANY = SEEDS_OF_DIGITS = {**SEEDS, QUICK: 1}
 FEWER = {"scenario.rounds": 20}
 FEWER_MANY = {"scenario.rounds": 12, "sweep": {"scenario.method": [MARKET, ALONE], "agent.member.count": [2, 3, 5]}}
 FEWER_DIGITS = {"scenario.rounds": 10}
@@ -48,15 +49,12 @@ def run(context: Context) -> Finding:
     document = paper_document(context, "three-agents.toml", FEWER if quick else None)
     three = runs_of(context, document, "three", seeds)
     pair = runs_of(context, _without_third(document), "pair", seeds)
-    many = runs_of(
-        context,
-        paper_document(context, "many-agents.toml", FEWER_MANY if quick else None),
-        "many",
-        1 if quick else seeds,
-    )
+    equals = paper_document(context, "many-agents.toml", FEWER_MANY if quick else None)
+    many = runs_of(context, equals, "many", context.count(SEEDS_OF_MANY))
     market, alone, fedavg = (having(three, method=method) for method in (MARKET, ALONE, FEDAVG))
     by_count = gains_by_count(many)
-    digits, missing = _digits(context, 1 if quick else seeds)
+    missing = why_no_digits(context)
+    digits = [] if missing else _digits(context)
     rows = (
         *(_less(f"{agent}: final testing loss, less than alone", agent, market, alone) for agent in _AGENTS),
         *(_less(f"{agent}: final testing loss, less than without C", agent, market, pair) for agent in _PAIR),
@@ -81,13 +79,10 @@ def run(context: Context) -> Finding:
     return Finding(NAME, TITLE, rows, sentence, tuple(plots), missing)
 
 
-def _digits(context: Context, seeds: int) -> tuple[list[RunResult], str]:
-    """The runs of the networks, and why there are none."""
+def _digits(context: Context) -> list[RunResult]:
+    """The runs of the networks."""
     document = paper_document(context, "three-agents-digits.toml", FEWER_DIGITS if context.effort == QUICK else None)
-    try:
-        return runs_of(context, document, "digits", seeds), ""
-    except DataError as error:
-        return [], str(error)
+    return runs_of(context, document, "digits", context.count(SEEDS_OF_DIGITS))
 
 
 def gains_by_count(runs: Sequence[RunResult]) -> dict[int, list[float]]:

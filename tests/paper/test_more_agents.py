@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from p2pmarket.errors import DataError
-from p2pmarket.experiments.document import Document
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.scenario import parse_scenario
 from p2pmarket.node.strategies.collaborative import Collaborative
 from p2pmarket.node.strategy import Strategy
-from p2pmarket.paper import common, competitive, three_agents
+from p2pmarket.paper import competitive, three_agents
 from p2pmarket.paper.common import paper_document
 from p2pmarket.paper.finding import Context
 from p2pmarket.units import CREDIT
@@ -22,17 +22,12 @@ from p2pmarket.units import CREDIT
 def test_three_agents_gain_and_without_the_images_the_rest_is_told(
     small: Callable[..., Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     context = small("three-agents", seeds=1)
-
-    def without(context: Context, document: Document, name: str, seeds: int) -> list[RunResult]:
-        if "images" in document:
-            raise DataError("there are no images here")
-        return common.runs_of(context, document, name, seeds)
-
     with monkeypatch.context() as change:
-        change.setattr(three_agents, "runs_of", without)
+        change.setitem(sys.modules, "sklearn.datasets", None)
         finding = three_agents.run(context)
-    assert finding.missing == "there are no images here"
+    assert finding.missing.startswith("the digits come with scikit-learn")
     assert "(the networks on images did not run)" in finding.sentence
     assert len(finding.rows) == 10 and len(finding.plots) == 2
 
@@ -48,6 +43,11 @@ def test_three_agents_gain_and_without_the_images_the_rest_is_told(
     assert finding.missing == ""
     assert [path.name for path in finding.plots] == ["three-agents.png", "many-agents.png", "three-agents-digits.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in finding.plots)
+
+    damaged, *_ = (context.folder / f"digits-{context.effort}" / "runs").glob("*/run.json")
+    damaged.write_text("{}")
+    with pytest.raises(DataError, match="cannot be read"):
+        three_agents.run(context)
 
 
 def test_further_agents_that_bring_nothing_do_not_agree() -> None:

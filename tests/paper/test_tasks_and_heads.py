@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from p2pmarket.errors import DataError
 from p2pmarket.experiments.recording import RoundRow, TradeRow
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.paper import tasks_and_heads
@@ -66,6 +68,23 @@ def test_the_control_differs_from_its_seller_in_labels_alone() -> None:
         assert control.changes == {**seller.changes, "agent.seller.shuffled": True}
     folders = [tasks_and_heads._folder(one) for one in tasks_and_heads.SELLERS["normal"]]
     assert len(set(folders)) == len(folders)
+
+
+def test_images_that_are_not_there_are_missing_and_results_that_are_damaged_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    context = Context(
+        tmp_path, scenario_folder(), QUICK, None, "cpu", 1, 1, lambda doing, done, of: None
+    )  # fmt: skip
+    damaged = tmp_path / "market-quick" / "runs" / "market-0" / "run.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text('{"cut sho')
+    with pytest.raises(DataError, match=r"run\.json cannot be read"):
+        tasks_and_heads.run(context)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    finding = tasks_and_heads.run(context)
+    assert finding.missing.startswith("the digits come with scikit-learn") and not finding.rows
 
 
 def test_a_small_run_has_every_row_and_its_plots(tmp_path: Path) -> None:
