@@ -44,7 +44,7 @@ def run(context: Context) -> Finding:
     document = paper_document(context, "figure-3.toml")
     runs = runs_of(context, document, "runs", seeds)
     market, alone = having(runs, method="market"), having(runs, method="alone")
-    few = min(seeds, SEEDS_WITH_SAMPLES[context.effort])
+    few = context.count(SEEDS_WITH_SAMPLES)
     honest = {"scenario.protocol": "honest", "sweep": {"scenario.method": ["market"]}}
     sampled = having(runs_of(context, paper_document(context, "figure-3.toml", honest), "samples", few)) if few else []
     rows = (

@@ -61,7 +61,7 @@ def run(context: Context) -> Finding:
         for value in (RATIO, GAIN)
         for seller in (PRINTED, LEARNED)
     }
-    eight = _eight(context, min(seeds, SEEDS_OF_EIGHT[context.effort]))
+    eight = _eight(context, context.count(SEEDS_OF_EIGHT))
     markets = [run for those in (*runs.values(), *eight.values()) for run in those]
     rows = (*_ratio_rows(runs), *_gain_rows(runs), *_eight_rows(eight), purchases_of(NAME, markets))
     plots = (plot_prices(context.folder / "figure-5.png", runs), plot_gaps(context.folder / "gaps.png", runs, HALF))

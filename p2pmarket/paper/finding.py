@@ -99,8 +99,11 @@ class Context:
     """Told what is being run, the finished runs and how many there are."""
 
     def count(self, by_effort: Mapping[str, int]) -> int:
-        """How many seeds to run."""
-        return self.seeds or by_effort[self.effort]
+        """How many seeds to run of an experiment, or of a part of one: those that were asked for, whatever the effort
+        has; 0 of what the effort leaves out.
+        """
+        usual = by_effort[self.effort]
+        return self.seeds or usual if usual else 0
 
 
 class Experiment(Protocol):
