@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -30,6 +31,13 @@ MOST_AGENTS = 1024
 TERMS_SECTIONS = ("market", "trade", "appraisal", "pricing", "limits")
 """Of the market's terms that a scenario may set, as [terms.pricing]; the rest is the world's."""
 _ANY_WORLD = {"model": {"name": "any"}, "task": [{"name": "any", "loss": "mse", "metric": "loss"}]}
+MOST_IDLE_SECONDS = 300.0
+"""Between two rounds, or while a process is away. Virtual time is walked through second by second, also where nothing
+happens: the broker looks at its deadlines twice in each, agents ping and gossip. So long a round of two agents takes
+about three times as long as one of 10 s."""
+MOST_WAIT_SECONDS = 3600.0
+"""Of the terms' waits, which a run sits out where an agent is missing or a bid stays open."""
+_WHY = ", as a run walks through idle time too; shorten the waits in [terms] to have them end between two rounds"
 MAX_SEED = 2**53 - 1
 MAX_SEEDS = 10_000
 
@@ -90,7 +98,7 @@ def parse_scenario(document: Document, told: dict[str, Any] | None = None) -> Sc
         trade_from=table.whole("trade_from", 1, low=1),
         trade_every=table.whole("trade_every", 1, low=1),
         measure_every=table.whole("measure_every", 1, low=1),
-        round_seconds=table.number("round_seconds", 10.0, low=1.0, high=1e7),
+        round_seconds=table.number("round_seconds", 10.0, low=1.0, high=MOST_IDLE_SECONDS, why=_WHY),
         seeds=_seeds(table),
         world=world,
         agents=agents,
@@ -104,8 +112,19 @@ def parse_scenario(document: Document, told: dict[str, Any] | None = None) -> Sc
         told |= {f"faults.{key}": value for key, value in dataclasses.asdict(scenario.climate).items()}
         told["faults.delay_seconds"] = scenario.climate.delay_seconds[1]
     terms = terms_of(scenario, _ANY_WORLD)  # wrong ones are told now, not after the data were read
+    for wait, milliseconds in (
+        ("market.round_timeout_seconds", terms.round_timeout_ms),
+        ("limits.bid_seconds", terms.bid_ms),
+        ("limits.ask_seconds", terms.ask_ms),
+    ):
+        if milliseconds > MOST_WAIT_SECONDS * 1000:
+            raise ScenarioError(
+                f"terms.{wait} is {milliseconds / 1000:g}; in a simulation it is at most {MOST_WAIT_SECONDS:g}, as a "
+                "run walks through idle time too"
+            )
     if isinstance(world, RegressionSettings):
         world.check_terms(terms)
+        world.check_agents(agents)
     return scenario
 
 
@@ -184,11 +203,11 @@ def _agents(tables: object, world: WorldSettings, told: dict[str, Any]) -> tuple
         told |= {f"agent.{place}.{key}": value for key, value in table.asked.items() if value is not None}
         if len(found) + count > MOST_AGENTS:
             raise ScenarioError(f"more than {MOST_AGENTS} agents, which is what a round takes")
-        for one in [name] if count == 1 else [f"{name}-{one}" for one in range(count)]:
+        for one in [f"{name}-{one}" for one in range(count)] if "count" in values else [name]:
             strategy = _strategy(strategy_name, knobs, table.where)  # one each: a class of one's own may remember
             found.append(AgentPlan(one, task, strategy, strategy_name, endowment))
-    names = [plan.name for plan in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    names = Counter(plan.name for plan in found)
+    twice = sorted(name for name, count in names.items() if count > 1)
     if twice or "broker" in names:
         raise ScenarioError(f"an agent cannot be called {(twice or ['broker'])[0]!r}: the name is taken")
     return tuple(found)
@@ -238,7 +257,7 @@ def _climate(values: object) -> Climate | None:
         crash=table.number("crash", usual.crash, high=0.1),
         partings=table.whole("partings", usual.partings, high=100_000),
         parted_seconds=table.number("parted_seconds", usual.parted_seconds, high=1e6),
-        away_seconds=table.number("away_seconds", usual.away_seconds, high=1e6),
+        away_seconds=table.number("away_seconds", usual.away_seconds, high=MOST_IDLE_SECONDS, why=_WHY),
         skew_ms=table.whole("skew_ms", usual.skew_ms, high=3_600_000),
     )
     table.done()

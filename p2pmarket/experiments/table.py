@@ -72,11 +72,13 @@ class Table:
             raise ScenarioError(f"{key} in {self.where} is {value}; it is from {low} to {high}")
         return value
 
-    def number(self, key: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
-        """A finite number in low ... high."""
+    def number(
+        self, key: str, default: float | None = None, low: float = 0.0, high: float = 1e12, *, why: str = ""
+    ) -> float:
+        """A finite number in low ... high; `why` no other is the sentence's end."""
         value = self._take(key, default, float, "a number")
         if not low <= value <= high:
-            raise ScenarioError(f"{key} in {self.where} is {value}; it is from {low:g} to {high:g}")
+            raise ScenarioError(f"{key} in {self.where} is {value}; it is from {low:g} to {high:g}{why}")
         return value
 
     def flag(self, key: str, default: bool) -> bool:

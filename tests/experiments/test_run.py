@@ -290,7 +290,7 @@ def test_who_trades_with_nobody_learns_all_the_same(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("terms", [{"market": {"round_timeout_seconds": 10}}, CONTINUOUS])
 def test_one_agent_is_a_market_too(terms: dict[str, Any]) -> None:
     run = make(document(1, terms=terms))
-    assert problems(run, "few") == ["", "", ""] and not run.trades
+    assert problems(run, "few-0") == ["", "", ""] and not run.trades
 
 
 def test_visits_that_cost_their_time_are_rows_with_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,11 @@ def changed(path: str, value: object) -> Document:
         ("scenario.rounds", 0, r"rounds in \[scenario\] is 0; it is from 1"),
         ("scenario.rounds", True, r"must be a whole number, not True"),
         ("scenario.round_seconds", float("nan"), r"round_seconds in \[scenario\] is nan"),
+        ("scenario.round_seconds", 301, "is 301.0; it is from 1 to 300, as a run walks through idle time too; shorten"),
+        ("faults.away_seconds", 301, "is 301.0; it is from 0 to 300, as a run walks through idle time too"),
+        ("terms.market.round_timeout_seconds", 3601, "terms.market.round_timeout_seconds is 3601; in a simulation it"),
+        ("terms.limits.bid_seconds", 4000.5, "terms.limits.bid_seconds is 4000.5; in a simulation it is at most 3600"),
+        ("terms.limits.ask_seconds", 1e6, "terms.limits.ask_seconds is 1e[+]06; in a simulation it is at most 3600"),
         ("scenario.method", "magic", r"method in \[scenario\] is 'magic'; it is one of market, fedavg, alone"),
         ("scenario.protocol", "mine", "it is one of honest, paper"),
         ("scenario.seeds", [], r"a list of 1 to 10000 whole numbers"),
@@ -117,6 +122,28 @@ def test_worlds_that_are_missing_or_empty() -> None:
         parse_scenario({key: value for key, value in small().items() if key != "scenario"})
     with pytest.raises(ScenarioError, match="at most 134,217,728 numbers fit"):
         parse_scenario(with_value(changed("regression.dimension", 20_000), "agent.B.samples", 1_000_000))
+
+
+def test_numbers_that_no_machine_holds() -> None:
+    """What a broker and all agents together would keep is bounded, not only each agent's inputs."""
+    wide = changed("regression.dimension", 20_000)
+    with pytest.raises(ScenarioError, match=r"268,435,456 numbers fit, so lower broker_samples or dimension"):
+        parse_scenario(with_value(wide, "regression.broker_samples", 13_422))
+    parse_scenario(with_value(wide, "regression.broker_samples", 13_421))
+    for dimension, samples, most in ((16_384, 8_192, 2), (16_384, 8_191, 4), (1024, 100_000, 512)):
+        document = with_value(changed("regression.dimension", dimension), "agent.B.samples", samples)
+        document["agent"] = document["agent"][1:]
+        parse_scenario(with_value(document, "agent.B.count", most))
+        with pytest.raises(ScenarioError, match="at most 536,870,912 fit, so lower dimension, count or samples"):
+            parse_scenario(with_value(document, "agent.B.count", most + 1))
+
+
+def test_agents_of_a_kind_have_the_same_names_however_many_they_are() -> None:
+    def names(count: int) -> list[str]:
+        return [agent.name for agent in parse_scenario(changed("agent.A.count", count)).agents]
+
+    assert [agent.name for agent in parse_scenario(small()).agents] == ["A", "B"]
+    assert names(1) == ["A-0", "B"] and names(2) == ["A-0", "A-1", "B"]
 
 
 def test_a_million_agents_in_many_tables_are_refused_at_once() -> None:

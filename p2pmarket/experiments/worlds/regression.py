@@ -29,6 +29,10 @@ METRICS = (ERROR, GRADIENT)
 """What the column `metric` has: the score again, or the squared gradient of an agent's own training loss."""
 MOST_NUMBERS = 2**27
 """Of one agent's inputs: 1 GiB."""
+MOST_BROKER_NUMBERS = 2**28
+"""Of the broker's samples: 1 GiB in float32, and as much again while it measures."""
+MOST_KEPT_NUMBERS = 2**29
+"""Of all agents together, once their inputs are made what a gradient step needs of them: 4 GiB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,7 @@ class RegressionSettings:
         for name, distance in tasks.items():
             if type(distance) not in (int, float) or not 0 <= distance < math.inf:
                 raise ScenarioError(f"tasks.{name} in {table.where} is a distance from 0 on, not {distance!r}")
-        return cls(
+        settings = cls(
             dimension=dimension,
             length=table.number("length", math.sqrt(dimension)),
             rate=table.number("rate", 0.01, high=2.0),
@@ -80,6 +84,12 @@ class RegressionSettings:
             distances={name: float(distance) for name, distance in tasks.items()},
             metric=table.text("metric", ERROR, METRICS),
         )
+        if settings.broker_samples * dimension > MOST_BROKER_NUMBERS:
+            raise ScenarioError(
+                f"broker_samples in {table.where} is {settings.broker_samples}, of {dimension} numbers each; at most "
+                f"{MOST_BROKER_NUMBERS:,} numbers fit, so lower broker_samples or dimension"
+            )
+        return settings
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -97,6 +107,24 @@ class RegressionSettings:
                 "numbers fit, so take fewer samples or a smaller dimension"
             )
         return LinearEndowment(samples, table.number("noise", 0.0, high=1e6))
+
+    def keeps_inputs(self, samples: int) -> bool:
+        """Whether so many inputs, (samples, dimension), are fewer numbers to step with than their Gram matrix."""
+        return 2 * samples < self.dimension
+
+    def check_agents(self, agents: Sequence[AgentPlan]) -> None:
+        """
+        :raises ScenarioError: what all of them keep would not fit
+        """
+        kept = sum(
+            (samples if self.keeps_inputs(samples) else self.dimension) * self.dimension
+            for samples in (agent.endowment.samples for agent in agents)
+        )
+        if kept > MOST_KEPT_NUMBERS:
+            raise ScenarioError(
+                f"the {len(agents)} agents would keep {kept:,} numbers, each its samples or a square of dimension "
+                f"({self.dimension}); at most {MOST_KEPT_NUMBERS:,} fit, so lower dimension, count or samples"
+            )
 
     def check_terms(self, terms: MarketTerms) -> None:
         """
@@ -138,7 +166,7 @@ class LinearLearner:
         targets = inputs @ truth + noise
         self._settings = settings
         self._truth = truth
-        self._inputs = inputs if 2 * self.samples < settings.dimension else None
+        self._inputs = inputs if settings.keeps_inputs(self.samples) else None
         self._gram = inputs.T @ inputs / self.samples if self._inputs is None else None
         self._moment = inputs.T @ targets / self.samples
         self._theta = torch.zeros(settings.dimension, dtype=torch.float64)
