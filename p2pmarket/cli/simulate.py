@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 
 from p2pmarket.cli.show import printable
-from p2pmarket.cli.simulate_check import show_check
+from p2pmarket.cli.simulate_check import show_check, without_faults
 from p2pmarket.cli.simulate_show import Display, show_summary, terminal
 from p2pmarket.errors import DataError, DiskFull, MachineFault, ScenarioError
 from p2pmarket.experiments.document import Document, axis_over, read_document, read_value, with_value
-from p2pmarket.experiments.plan import plans_of
+from p2pmarket.experiments.plan import RunPlan, plans_of
 from p2pmarket.experiments.results import PLOTS_FOLDER, SUMMARY_FILE, RunResult
 from p2pmarket.experiments.resuming import finished_in
 from p2pmarket.experiments.scenario import terms_of
@@ -98,8 +98,18 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _check(given: argparse.Namespace, document: Document, place: Place) -> int:
+def _plans(document: Document) -> list[RunPlan]:
+    """All runs, with a warning where something that was asked for would change nothing."""
     plans = plans_of(document)
+    if methods := without_faults(plans):
+        runs = f"the method {methods[0]}" if len(methods) == 1 else f"the methods {' and '.join(methods)}"
+        text = f"[faults] changes nothing in runs of {runs}, which have no messages and no processes"
+        print(f"p2pmarket: warning: {text}", file=sys.stderr)
+    return plans
+
+
+def _check(given: argparse.Namespace, document: Document, place: Place) -> int:
+    plans = _plans(document)
     first = plans[0]
     scenario = first.scenario
     world = scenario.world.build(
@@ -125,7 +135,7 @@ def _out(given: argparse.Namespace, document: Document) -> Path:
 
 
 def _run(given: argparse.Namespace, document: Document, place: Place) -> int:
-    plans = plans_of(document)
+    plans = _plans(document)
     out = _out(given, document)
     console = terminal(stderr=given.json)
     display = Display(plans, Console(stderr=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from p2pmarket.errors import ScenarioError
 from p2pmarket.experiments.document import Document, as_value, points_of
 from p2pmarket.experiments.run import RunPlan
 from p2pmarket.experiments.scenario import TERMS_SECTIONS, Scenario, parse_scenario, terms_document
-from p2pmarket.experiments.worlds.contract import World
+from p2pmarket.experiments.worlds.contract import ALONE, FEDAVG, World
 from p2pmarket.market import terms_defaults
 
 MOST_AGENT_LINES = 4 * MOST_ROWS
@@ -50,6 +50,15 @@ def show_check(
     if finished:
         where += f", where {finished} of the {len(plans)} runs are finished"
     print(printable(f"{len(plans)} runs of {len(points)} points, {rounds} rounds in all{where}"))
+
+
+def without_faults(plans: Iterable[RunPlan]) -> list[str]:
+    """Methods whose runs [faults] would change nothing in, where that may be a surprise: `alone` beside methods that
+    it does change is what these are compared with.
+    """
+    methods = {plan.scenario.method: None for plan in plans if plan.scenario.climate is not None}
+    quiet = [method for method in methods if method in (FEDAVG, ALONE)]
+    return quiet if len(quiet) == len(methods) else [method for method in quiet if method != ALONE]
 
 
 def _without_sweep(document: Document) -> tuple[Scenario, dict[str, Any]]:

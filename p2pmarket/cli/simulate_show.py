@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -39,10 +40,20 @@ def terminal(*, stderr: bool) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=PIPE_COLUMNS)
 
 
-class Display:
-    """A bar on a terminal: finished runs, rounds of those that run, the time that is left. Silent elsewhere."""
+APART_S = 5.0
+"""The least time between two lines where there is no terminal: a log is to be read."""
+APART_PART = 0.05
+"""And the least part of the time that went by: a long log too."""
 
-    def __init__(self, plans: Sequence[RunPlan], console: Console) -> None:
+
+class Display:
+    """A bar on a terminal: finished runs, rounds of those that run, the time that is left. Elsewhere a line now and
+    then, none of what takes a few seconds.
+    """
+
+    def __init__(self, plans: Sequence[RunPlan], console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = self._said_at = clock()
         self.finished = 0
         self._count = len(plans)
         self._console = console
@@ -87,6 +98,24 @@ class Display:
             runs=f"runs {self.finished}/{self._count}",
             now=printable(", ".join(now[:MOST_SHOWN]) + more),
         )
+        if not self._console.is_terminal:
+            self._say()
+
+    def _say(self) -> None:
+        """A line, unless it is too soon after the last: what is true then is said with the next step of a run."""
+        now = self._clock()
+        spent = now - self._began
+        if now - self._said_at < max(APART_S, APART_PART * spent):
+            return
+        self._said_at = now
+        rounds = "" if self.finished == self._count else f" ({self._done} of {self._total} rounds)"
+        _print_line(self._console, f"{self.finished} of {self._count} runs{rounds}, {_duration(spent)}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 # ---- the end --------------------------------------------------------------------------------------------------------

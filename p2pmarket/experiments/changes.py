@@ -26,7 +26,7 @@ def told_changes(before: Mapping[str, Any], after: Mapping[str, Any], without: C
     paths = [
         path
         for path in {**values, **others}
-        if (path in values, values.get(path)) != (path in others, others.get(path))
+        if _written(values, path) != _written(others, path)
         and not any(f"{path}.".startswith(f"{one}.") for one in without)
     ]
     told = [f"{path} was {_shown(values, path)}, is {_shown(others, path)}" for path in paths[:MOST_TOLD]]
@@ -35,10 +35,15 @@ def told_changes(before: Mapping[str, Any], after: Mapping[str, Any], without: C
     return "; ".join(told)
 
 
-def _shown(values: Mapping[str, Any], path: str) -> str:
+def _written(values: Mapping[str, Any], path: str) -> str:
+    """As a file has it, where 1, 1.0 and true are three values."""
     if path not in values:
         return "not given"
-    text = as_value(values[path]) if values[path] != {} else "{}"
+    return as_value(values[path]) if values[path] != {} else "{}"
+
+
+def _shown(values: Mapping[str, Any], path: str) -> str:
+    text = _written(values, path)
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 

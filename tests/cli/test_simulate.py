@@ -12,9 +12,9 @@ from rich.console import Console
 
 from p2pmarket.cli import main
 from p2pmarket.cli import simulate as cli_simulate
-from p2pmarket.cli.simulate_show import _show_agent_problems, show_summary, terminal
+from p2pmarket.cli.simulate_show import Display, _show_agent_problems, show_summary, terminal
 from p2pmarket.experiments import plan, sweep
-from p2pmarket.experiments.document import as_value
+from p2pmarket.experiments.document import as_value, read_document
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.run import RunPlan, run_once
 
@@ -49,7 +49,7 @@ def test_results_a_table_and_where_they_are(small: str, tmp_path: Path, capsys: 
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     assert main(["simulate", small, "--jobs", "1"]) == 0
     out, err = capsys.readouterr()
-    assert err == "", "no bar where there is no terminal"
+    assert not err or re.fullmatch(r"(\d of 2 runs.*, \d+ s\n)+", err), "no bar where there is no terminal"
     assert re.search(r"market +1 +\d[\d.]+ +-?\d+\.\d % +\d+ +\d+ +\d+\.\d\d +verified", out)
     assert "results: runs/small (summary.json, runs.csv, rounds.csv, trades.csv, " in out
     assert "look at them: p2pmarket report runs/small" in out
@@ -159,6 +159,48 @@ def test_every_path_that_check_shows_can_be_set(small: str, capsys: pytest.Captu
     again = [part for line in shown if not line.startswith("scenario.method=") for part in ("--set", line)]
     assert main(["simulate", small, "--check", *again]) == 0
     assert capsys.readouterr().out == before
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        (["fedavg"], "of the method fedavg, which"),
+        (["alone"], "of the method alone, which"),
+        (["alone", "fedavg"], "of the methods alone and fedavg, which"),
+        (["market", "fedavg", "alone"], "of the method fedavg, which"),
+        (["market", "alone"], ""),
+    ],
+)
+def test_faults_that_would_change_nothing_are_told(
+    methods: list[str], words: str, small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["simulate", small, "--set", f"sweep.scenario.method={methods}", "--jobs", "1", "--no_plots"]
+    faults = ["--set", "faults.lost=0.01"]
+    for arguments in ([*given, *faults, "--check"], *([[*given, *faults]] if "market" not in methods else [])):
+        assert main(arguments) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+        assert len(lines) == bool(words)
+        assert all(words in line and line.startswith("p2pmarket: warning: [faults] changes nothing") for line in lines)
+    assert main([*given, "--check", "--out", "other"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_lines_where_there_is_no_terminal_come_seldom(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = plan.plans_of(read_document(Path(small)))
+    now = 100.0
+    with Display(plans, Console(stderr=True), lambda: now) as display:
+        for name, done, seconds, line in [
+            ("a", 1, 4.9, ""),
+            ("a", 2, 5.1, "1 of 2 runs (2 of 4 rounds), 5 s\n"),
+            ("b", 0, 10.0, ""),
+            ("b", 1, 3000.0, "1 of 2 runs (3 of 4 rounds), 50 min 00 s\n"),
+            ("b", 1, 3149.0, ""),
+            ("b", 2, 7325.0, "2 of 2 runs, 2 h 02 min\n"),
+        ]:
+            now = 100.0 + seconds
+            display.progress(name, done, 2)
+            assert capsys.readouterr().err == line
+    assert display.finished == 2
 
 
 def test_check_tells_how_many_images_are_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,11 @@ def test_values_tables_and_agents_by_name() -> None:
     assert told_changes(small(), {**small(), "faults": {}}) == "faults was not given, is {}"
 
 
+def test_values_that_are_equal_and_not_the_same() -> None:
+    assert told_changes({"x": {"y": 1, "z": 2}}, {"x": {"y": 1.0, "z": 2}}) == "x.y was 1, is 1.0"
+    assert told_changes({"x": {"y": 1}}, {"x": {"y": True}}) == "x.y was 1, is true"
+
+
 def test_agents_of_one_name_have_numbers() -> None:
     twins = {"agent": [{"name": "A", "samples": 1}, {"name": "A", "samples": 2}]}
     assert told_changes(twins, {"agent": [{"name": "A", "samples": 1}, {"name": "A"}]}) == (
