@@ -122,6 +122,30 @@ def test_a_share_is_a_part_of_the_training_images() -> None:
     assert part == pytest.approx(whole / 4, abs=1)
 
 
+def test_agents_with_all_images_hold_them_once_and_others_hold_their_part() -> None:
+    every: dict[str, Any] = {"scarce": []}
+    one, other = world(first=every, second={**every, "shuffled": True}).learners
+    first, second = one._trainer._data, other._trainer._data
+    assert first.inputs.data_ptr() == second.inputs.data_ptr()
+    assert not torch.equal(first.targets, second.targets)
+    before = first.inputs.clone()
+    other.learn()
+    assert torch.equal(first.inputs, before)
+    parts: list[dict[str, Any]] = [{"scarce": [1]}, {"scarce": [], "share": 0.5}]
+    for has in parts:
+        part = world(first=has).learners[0]._trainer._data.inputs
+        assert len(part) < len(before)
+        assert part.untyped_storage().nbytes() == part.nbytes
+
+
+def test_agents_with_all_images_of_two_tasks_have_the_labels_of_their_own() -> None:
+    tasks = {"digits": "all", "parity": [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]}
+    made = world(images={"tasks": tasks}, first={"scarce": []}, second={"scarce": [], "task": "parity"})
+    digits, parity = (learner._trainer._data for learner in made.learners)
+    assert torch.equal(digits.inputs, parity.inputs)
+    assert torch.equal(digits.targets % 2, parity.targets)
+
+
 def test_fewer_images_and_another_scale() -> None:
     few = world(
         images={"train_images": 400, "test_images": 50, "broker_images": 100, "mean": [0.3], "deviation": [0.4]}
@@ -186,6 +210,8 @@ def test_an_optimiser_is_kept_at_a_purchase_unless_the_scenario_resets_it() -> N
         ({"images": {"mean": [0.1]}}, "both mean and deviation"),
         ({"images": {"coefficients": [0.0]}}, "coefficients in \\[images\\]"),
         ({"images": {"coefficients": ["much"]}}, "list of numbers"),
+        ({"images": {"optimizer": "adam", "momentum": 0.9}}, "momentum in \\[images\\] is of sgd and means nothing to"),
+        ({"images": {"arguments": {"hidden": [4], "outputs": 10}}}, "has outputs, which follows from a task's classes"),
         ({"images": {"tasks": {"odd": [[1, 3], [3, 5]]}}}, "no class in two of them"),
         ({"images": {"tasks": {"odd": [[1, 3], [11]]}}}, "from 0 to 9"),
         ({"images": {"tasks": {"odd": "some"}}}, "at least two lists"),
@@ -196,12 +222,19 @@ def test_an_optimiser_is_kept_at_a_purchase_unless_the_scenario_resets_it() -> N
         ({"first": {"share": 0}}, "no image to learn from"),
         ({"first": {"scarce": list(range(10)), "keep": 0}}, "no image to learn from"),
         ({"first": {"keep": 1.5}}, "it is from 0 to 1"),
+        ({"agent": [{"keep": 0.5}]}, "has keep, .* and no scarce"),
         ({"first": {"samples": 5}}, "unknown key 'samples'"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ScenarioError, match=words):
         parse_scenario(document(**changes))
+
+
+def test_a_value_that_changes_nothing_may_be_named_where_it_is_none() -> None:
+    """So that a sweep over optimisers or scarce classes can have it for its other points."""
+    parse_scenario(document(images={"optimizer": "adam", "momentum": 0.0}))
+    parse_scenario(document(first={"scarce": [], "keep": 0.5}))
 
 
 def test_a_broker_that_takes_all_images_is_refused() -> None:

@@ -36,6 +36,11 @@ class ImageEndowment:
     seed: int | None
     """Of its first parameters, for torch.manual_seed; None: from the run's."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether it has every image."""
+        return self.share == 1 and (not self.scarce or self.keep == 1)
+
 
 def each(classes: int) -> Groups:
     """Every class by itself: the task that the data set is made for."""

@@ -94,6 +94,14 @@ class ImageSettings:
         )
         if bool(settings.mean) != bool(settings.deviation):
             raise ScenarioError(f"{table.where} needs both mean and deviation, or neither")
+        if settings.training.momentum and settings.training.optimizer != "sgd":
+            raise ScenarioError(
+                f"momentum in {table.where} is of sgd and means nothing to {settings.training.optimizer}; leave it out"
+            )
+        if "outputs" in settings.arguments:
+            raise ScenarioError(
+                f"arguments in {table.where} has outputs, which follows from a task's classes; leave it out"
+            )
         if not settings.coefficients or not all(0 < one <= 1 for one in settings.coefficients):
             raise ScenarioError(f"coefficients in {table.where} are numbers above 0 and up to 1, at least one")
         return settings
@@ -115,6 +123,11 @@ class ImageSettings:
             shuffled=table.flag("shuffled", False),
             seed=seed if "seed" in table else None,
         )
+        if "keep" in table and "scarce" not in table:
+            raise ScenarioError(
+                f"{table.where} has keep, the part of its scarce classes that it has, and no scarce; add scarce, or "
+                "leave keep out"
+            )
         if endowment.share == 0 or (endowment.keep == 0 and len(endowment.scarce) == CLASSES[self.data]):
             raise ScenarioError(f"{table.where} would have no image to learn from; raise share or keep")
         return endowment
@@ -165,10 +178,15 @@ class Images:
                 task: Validation.of(part.inputs, part.targets, part.inputs, part.targets)
                 for task, part in tests.items()
             }
-        near = {
-            task: Dataset(part.inputs.to(self._device), part.targets.to(self._device)) for task, part in tests.items()
+        near = {task: self._near(part) for task, part in tests.items()}
+        shared = {
+            task: self._near(self._for_task(train, task))
+            for task in dict.fromkeys(plan.task for plan in agents if plan.endowment.whole)
         }
-        self.learners = tuple(self._learner(plan, train, near[plan.task]) for plan in agents)
+        self.learners = tuple(
+            self._learner(plan, shared[plan.task] if plan.endowment.whole else self._part(plan, train), near[plan.task])
+            for plan in agents
+        )
         whose = f"{len(held)} images of its own" if honest else "the test images"
         used = len(train) + (len(held) if honest else 0), len(test)
         few_are = "" if used == (len(data.train), len(data.test)) else f", {used[0]} and {used[1]} of them used"
@@ -210,12 +228,17 @@ class Images:
         appraiser.self_test()
         return appraiser
 
-    def _learner(self, plan: AgentPlan, train: Dataset, test: Dataset) -> ImageLearner:
+    def _part(self, plan: AgentPlan, train: Dataset) -> Dataset:
+        """A copy of the images that an agent has, with its task's labels."""
         endowment: ImageEndowment = plan.endowment
         drawn = _number(self._seed, f"data {plan.name}")
         part = train if endowment.share == 1 else split(train, (endowment.share,), drawn)[0]
-        part = subset_by_class(part, dict.fromkeys(endowment.scarce, endowment.keep), drawn)
-        part = self._for_task(part, plan.task)
+        if endowment.scarce:
+            part = subset_by_class(part, dict.fromkeys(endowment.scarce, endowment.keep), drawn)
+        return self._for_task(part, plan.task)
+
+    def _learner(self, plan: AgentPlan, part: Dataset, test: Dataset) -> ImageLearner:
+        endowment: ImageEndowment = plan.endowment
         if endowment.shuffled:
             dealer = torch.Generator().manual_seed(_number(self._seed, f"labels {plan.name}"))
             part = Dataset(part.inputs, part.targets[torch.randperm(len(part), generator=dealer)])
@@ -251,6 +274,9 @@ class Images:
 
     def _outputs(self, task: str) -> int:
         return len(self._settings.groups[task])
+
+    def _near(self, part: Dataset) -> Dataset:
+        return Dataset(part.inputs.to(self._device), part.targets.to(self._device))
 
     def _for_task(self, part: Dataset, task: str) -> Dataset:
         groups = self._settings.groups[task]
