@@ -28,9 +28,9 @@ SELLERS = (PRINTED, TIGHT, EXACT, LEARNED, NOTHING)
 """What a seller asks: the lower bound of Theorem 4.1 as printed, the paper's choice in section 6.2.1; its tight lower
 bound; the ratio itself, where both weights are inside 0 ... 1 and chosen best; what `tracking_ask` makes of what this
 buyer did before; 0."""
-_FLOATS = 1e-5
-"""Part of a ratio that is left off: what is delivered, and so measured, has the 24 bits of float32, and the last of
-them must lose no trade."""
+_ROUNDING = 1e-9
+"""Part of a ratio that is left off, so that the last bits of float64, in which linear regressions send parameters, lose
+no trade. What a ratio has above 1 is some millionths in late rounds: a larger part would be all of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +99,12 @@ class RatioTrader(Following):
             return self.followed(request)
         if self.seller == NOTHING:
             return self.reserve
-        ratio = estimate(self.seller, request.own_weight, request.weight, request.own_ratio)
-        amount = math.floor(self.worth(ratio * (1 - _FLOATS)) * self.credits_per_ratio)
+        return self.asked(request.own_weight, request.weight, request.own_ratio)
+
+    def asked(self, own_weight: float | None, weight: float | None, own_ratio: float | None) -> int:
+        """What it asks by its `estimate` of what it is told, in micro-credits."""
+        ratio = estimate(self.seller, own_weight, weight, own_ratio)
+        amount = math.floor(self.worth(ratio * (1 - _ROUNDING)) * self.credits_per_ratio)
         return min(MAX_AMOUNT, max(self.reserve, amount))
 
     def worth(self, ratio: float) -> float:

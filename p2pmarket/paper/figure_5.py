@@ -121,7 +121,7 @@ def _ratio_rows(runs: Runs) -> list[Row]:
         _row("ratio, learned: trades lost", over(learned, lost), 0.0, 5.0, "% of bids"),
         _row("ratio, tight lower bound: mean gap", gaps_with(printed, TIGHT, RATIO), 0.0, 25.0, OPTIMUM),
         _row(
-            "ratio, told weight and ratio: mean gap", gaps_with(printed, EXACT, RATIO), 0.0, 0.1, OPTIMUM,
+            "ratio, told weight and ratio: mean gap", gaps_with(printed, EXACT, RATIO), 0.0, 0.01, OPTIMUM,
             "what the paper's broker tells is the buyer's value itself wherever both weights are inside 0 ... 1",
         ),
         _row(
@@ -155,7 +155,8 @@ def _gain_rows(runs: Runs) -> list[Row]:
         _row("gain, tight lower bound: mean gap", gaps_with(printed, TIGHT, GAIN), 0.0, 50.1, OPTIMUM),
         _row(
             "gain, told weight and ratio: mean gap", exact, 0.0, 50.0, OPTIMUM,
-            "all of it from rounds in which a weight is 0 or 1 and the seller is told nothing",
+            "all of it from rounds in which a weight is 0 or 1 and the seller is told nothing, or is told as 0.001, as "
+            "any that is smaller",
         ),
         _row(
             "gain: final losses, learned / lower bound",

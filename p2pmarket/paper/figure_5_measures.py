@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from p2pmarket.experiments.recording import TradeRow
 from p2pmarket.experiments.results import RunResult
-from p2pmarket.experiments.strategies import GAIN, RATIO, estimate
+from p2pmarket.experiments.strategies import GAIN, RATIO, RatioTrader
 from p2pmarket.pricing.bargaining import strike
 from p2pmarket.units import CREDIT
 
@@ -53,17 +53,16 @@ def offers_of(run: RunResult, seller: str | None = None) -> list[Offer]:
 
 
 def offers_by(run: RunResult, seller: str, kind: str, value: str) -> list[Offer]:
-    """What one seller's bids would have become with another estimate of what is bid (strategies.estimate), in the
-    same run: exact for sellers that lose no trade, for then a price changes nothing that is learned.
+    """What one seller's bids would have become had it asked by another estimate (`RatioTrader.asked`), in the same
+    run: exact for sellers that lose no trade, for then a price changes nothing that is learned.
     """
+    trader = RatioTrader(value_is=value, seller=kind, credits_per_ratio=PER_RATIO[value])
     mirror = {(row.round, row.buyer): row for row in run.trades}
     found = []
     for row in run.trades:
         if row.bid is None or row.seller != seller:
             continue
-        ratio = estimate(kind, *_told(row, mirror))
-        worth = ratio if value == RATIO else max(0.0, ratio - 1)
-        price = strike(row.bid, math.floor(worth * PER_RATIO[value] * (1 - 1e-6)), 0)
+        price = strike(row.bid, trader.asked(*_told(row, mirror)), 0)
         found.append(Offer(row.round, row.bid, price.price if price else None))
     return found
 

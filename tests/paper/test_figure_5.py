@@ -17,8 +17,9 @@ from p2pmarket.experiments.strategies import EXACT, GAIN, LEARNED, PRINTED, RATI
 from p2pmarket.node.strategies.competitive import Competitive
 from p2pmarket.paper import figure_5
 from p2pmarket.paper.catalogue import scenario_folder
-from p2pmarket.paper.common import paper_document
+from p2pmarket.paper.common import paper_document, runs_of
 from p2pmarket.paper.figure_5_measures import (
+    PER_RATIO,
     Offer,
     above_no_gain,
     gap,
@@ -79,6 +80,20 @@ def test_other_sellers_are_priced_from_the_same_rows() -> None:
     assert offers_by(alone, "A", PRINTED, RATIO) == [Offer(1, 5 * CREDIT, 5 * CREDIT // 2)]
     unsold = dataclasses.replace(pair[1], bid=None)
     assert offers_by(run_of(unsold), "A", PRINTED, RATIO) == []
+
+
+@pytest.mark.parametrize(("value", "seller"), [(GAIN, EXACT), (RATIO, PRINTED)])
+def test_another_seller_is_priced_as_that_seller_would_ask(tmp_path: Path, value: str, seller: str) -> None:
+    few = {"scenario.rounds": 10, "regression.dimension": 40, "regression.rate": 0.1}
+    agents = {"agent.A.samples": 20, "agent.B.samples": 32}
+    knobs = {"value_is": value, "seller": seller, "credits_per_ratio": PER_RATIO[value]}
+    changes = {**few, **agents, **{f"agent.{agent}.knobs": knobs for agent in "AB"}}
+    (run,) = runs_of(context(tmp_path), paper_document(context(tmp_path), "figure-5.toml", changes), "runs", 1)
+    assert len(offers_of(run)) >= 10
+    for agent in "AB":
+        assert offers_by(run, agent, seller, value) == offers_of(run, agent)
+    if seller == EXACT:
+        assert lost(offers_of(run)) == 0.0, "rounding loses no trade"
 
 
 def test_who_leads_is_who_has_the_smaller_error() -> None:
