@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from test_figure_5 import context, row, run_of
 
 from p2pmarket.experiments.recording import RoundRow
 from p2pmarket.paper import theorem_4_1
+from p2pmarket.paper.finding import QUICK, Context
 from p2pmarket.paper.theorem_4_1 import (
     Trade,
     breaks_printed_lower,
@@ -56,6 +58,21 @@ def test_a_runs_trades_are_those_of_which_both_weights_are_told() -> None:
     both = (row(1, "A", 1.0, 0.8, 0.2, None, 0), row(1, "B", 4.0, 0.8, 0.8, None, 0))
     one = (row(2, "A", 1.0, 0.8, 0.2, None, 0), row(2, "B", 4.0, 4.0, 0.0, None, 0))
     assert list(trades_of(run_of(*both, *one))) == [Trade(0.8, 0.2, 5.0, 1.25), Trade(0.2, 0.8, 1.25, 5.0)]
+
+
+def test_parameters_travel_in_float64_so_the_relation_is_exact(
+    small: Callable[..., Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(theorem_4_1, "TRIALS", {QUICK: 200})
+    found = {one.row: one for one in theorem_4_1.run(small("theorem-4.1", QUICK, seeds=1)).rows}
+    exact = found["figure 3's trades: exact relation, largest relative error"]
+    assert exact.agrees and exact.measured < 1e-9
+    told_as_the_least = Trade(0.001, 0.99935, 1.00000000006, 1.00014)
+    *_, exact = theorem_4_1._rows("best weights", [EXAMPLE, told_as_the_least], exact=True)
+    assert exact.agrees and error_of_exact(told_as_the_least) > 1e-5
+    as_float32 = Trade(0.2, 0.8, 1.25, 5.0 * (1 + 2**-24))
+    *_, exact = theorem_4_1._rows("of single precision", [as_float32], exact=True)
+    assert exact.agrees is False
 
 
 def test_the_whole_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
