@@ -49,6 +49,7 @@ def run_in_market(plan: RunPlan, world: World, diary: Diary, progress: Progress)
     """Runs it, in a folder that is gone afterwards.
 
     :raises ScenarioError: terms that are none, or faults that let nothing begin
+    :raises DiskFull, MachineFault: there is no room for the folder, or not enough in it
     """
     scenario = plan.scenario
     terms = terms_of(scenario, world.terms())
@@ -178,6 +179,7 @@ class _Market:
         """Everybody's visit of a round.
 
         :raises MarketError: what one of them raised; the others are broken off
+        :raises DiskFull: the broker's ledger has no room, so that visits fail for no reason of the scenario's
         """
         visits = [asyncio.ensure_future(self._visit(agent, number)) for agent in self._scenario.agents]
         try:
@@ -185,6 +187,8 @@ class _Market:
                 self._visits.note(agent.name, result)
         finally:
             await end_tasks(visits)
+        if self._market.disk_full is not None:
+            raise self._market.disk_full
 
     async def _visit(self, agent: AgentPlan, number: int) -> TradeResult:
         """One visit; a process that ends meanwhile is started again, and this visit is lost."""

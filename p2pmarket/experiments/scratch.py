@@ -20,6 +20,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from p2pmarket.errors import DiskFull
 from p2pmarket.experiments.locks import locked
 from p2pmarket.files import disk_errors, remove_tree
 from p2pmarket.market import MarketTerms
@@ -43,7 +44,9 @@ def room_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], roun
     """A folder for one market's parties, which is removed at the end, also of a run that was broken off.
 
     :param snapshots: one of each agent, of the size that it will have
-    :raises DiskFull, MachineFault: none can be made
+    :raises DiskFull: none can be made, or what is inside met the end of its room: space, a quota or a limit of files'
+        sizes, which SQLite cannot tell from a disk that fails
+    :raises MachineFault: none can be made for another reason
     """
     place = MEMORY if "TMPDIR" not in os.environ and bytes_for(terms, snapshots, rounds) <= _free() // PART else None
     place = place or Path(tempfile.gettempdir())
@@ -54,7 +57,13 @@ def room_for(terms: MarketTerms, snapshots: Sequence[Mapping[str, Tensor]], roun
             stack.enter_context(locked(folder / "new-lock", create=True))
             (folder / "new-lock").rename(folder / LOCK)  # no other process sees it before it is locked
             (folder / PARTIES).mkdir()
-        yield folder / PARTIES
+        try:
+            yield folder / PARTIES
+        except DiskFull as error:
+            raise DiskFull(
+                f"no room for a simulated market's files in {place}; free space there, raise the quota or the limit of "
+                "a file's size (ulimit -f), or name another folder with TMPDIR"
+            ) from error
 
 
 def remove_left_behind(place: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from p2pmarket.errors import DiskFull, MarketError
+from p2pmarket.errors import DiskFull, MachineFault, MarketError
 from p2pmarket.experiments import results
 from p2pmarket.experiments.combined import check_format, write_combined
 from p2pmarket.experiments.document import Document, Point, as_toml, points_of
@@ -170,9 +170,27 @@ class _Task:
 
 def _carry_out(task: _Task, tell: Callable[[int], None]) -> None:
     (plan,) = plans_at(Point(task.number, task.settings, task.document), (task.seed,), task.document)
-    with _logged_from(task.log_level):
+    with _logged_from(task.log_level), _memory_errors(plan.name):
         run = run_once(plan, task.place, lambda done, of: tell(done))
     write_run(results.folder_of(task.out, plan.name), run)
+
+
+@contextlib.contextmanager
+def _memory_errors(run: str) -> Iterator[None]:
+    """Turns what Python and torch raise where memory ends into a sentence.
+
+    :raises MachineFault: it has ended
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error).lower()
+        if not isinstance(error, MemoryError) and "alloc" not in said and "out of memory" not in said:
+            raise
+        raise MachineFault(
+            f"the run {run} needs more memory than there is; make its models, its data or its agents fewer or smaller, "
+            "or run fewer at once with --jobs"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from p2pmarket.broker_node.service import build_appraiser, statement_for
 from p2pmarket.crypto.keyring import Keyring
 from p2pmarket.crypto.keys import Identity
 from p2pmarket.datasets import Dataset
+from p2pmarket.errors import DiskFull
 from p2pmarket.files import private_folder
 from p2pmarket.ledger.journal import Ledger
 from p2pmarket.market import MarketTerms
@@ -32,6 +33,7 @@ from p2pmarket.network.memory import Fault, MemoryNetwork, MemoryTransport
 from p2pmarket.node.agent import AsyncAgent, Tradable
 from p2pmarket.node.results import TradeResult
 from p2pmarket.node.strategy import Strategy
+from p2pmarket.simulation.ledgers import ToldLedger
 from p2pmarket.simulation.lives import Ended, Life, Watch
 from p2pmarket.tasks import end_tasks
 from p2pmarket.threads import OwnThread
@@ -91,6 +93,8 @@ class MarketInMemory:
         self._watch = watch
         self._appraiser = appraiser or build_appraiser(terms, validation, device="cpu", seed=seed)
         self._running: RunningBroker | None = None
+        self.disk_full: DiskFull | None = None
+        """The first time that the broker's ledger had no room; what happens in the market then is no market's doing."""
         self._agents: dict[str, RunningAgent] = {}
 
     async def __aenter__(self) -> MarketInMemory:
@@ -125,8 +129,9 @@ class MarketInMemory:
         folder, clock = private_folder(self.folder / "broker"), self.clock_of("broker")
         identity = self.identity("broker")
         draw = secrets.token_bytes  # that of this moment: chance.seeded may have replaced it
-        ledger = LedgerThread(
-            lambda: Ledger.open(folder / "ledger.sqlite", identity, self.terms.name, clock, token_bytes=draw)
+        ledger = ToldLedger(
+            lambda: Ledger.open(folder / "ledger.sqlite", identity, self.terms.name, clock, token_bytes=draw),
+            self._note_full,
         )
         transport, life = self._join("broker", identity)
 
@@ -256,6 +261,9 @@ class MarketInMemory:
     async def problems(self) -> Sequence[str]:
         """What the ledger's own check finds wrong; empty when all is well."""
         return (await self.running.ledger.run(Ledger.verify)).problems
+
+    def _note_full(self, error: DiskFull) -> None:
+        self.disk_full = self.disk_full or error
 
     def _join(self, name: str, identity: Identity) -> tuple[MemoryTransport, Life]:
         """A party's presence on the network and its new process."""
