@@ -267,7 +267,9 @@ def _paper(commands: Commands) -> None:
     ):
         efforts.add_argument(f"--{effort}", dest="effort", action="store_const", const=effort, help=help_text)
     paper.set_defaults(effort="normal")
-    paper.add_argument("--seeds", type=int, metavar="N", help="how many (default: by effort)")
+    paper.add_argument(
+        "--seeds", type=int, metavar="N", help="how many, for each part that is run (default: by effort)"
+    )
     paper.add_argument("--data", type=Path, metavar="PATH", help="data sets' usual files: one, or a folder of them")
     paper.add_argument("--device", default="cpu", metavar="DEV", help="that computes: cpu, cuda (default: cpu)")
     paper.add_argument("--jobs", type=int, default=0, metavar="N", help="runs at a time (default: as there are cores)")

@@ -1,7 +1,7 @@
 """What all experiments of the paper share: their scenario files, their runs, means with intervals, and lines of plots.
 
 Knows: scenarios, results and rows. Refuses to know: any of the paper's numbers. A scenario file that is not there
-raises `ScenarioError`; a data set that is not there, `DataError`, which an experiment turns into `Finding.missing`.
+raises `ScenarioError`; results that cannot be read, `DataError`. Images that are not there are told, not raised.
 """
 
 from __future__ import annotations

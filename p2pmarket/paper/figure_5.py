@@ -155,8 +155,8 @@ def _gain_rows(runs: Runs) -> list[Row]:
         _row("gain, tight lower bound: mean gap", gaps_with(printed, TIGHT, GAIN), 0.0, 50.1, OPTIMUM),
         _row(
             "gain, told weight and ratio: mean gap", exact, 0.0, 50.0, OPTIMUM,
-            "all of it from rounds in which a weight is 0 or 1 and the seller is told nothing, or is told as 0.001, as "
-            "any that is smaller",
+            "all of it from rounds in which a weight is 0 or 1 and the seller is told nothing, or is below 0.001 and "
+            "told as that",
         ),
         _row(
             "gain: final losses, learned / lower bound",
