@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from asked import Asked, asked_by
+from asked import Asked, asked_by, written
 from small import alone, small
 
 from p2pmarket.cli.parser import build_parser
+from p2pmarket.errors import ModelError
 from p2pmarket.experiments.combined import RUN_COLUMNS
 from p2pmarket.experiments.document import Document, parse_document, read_document
 from p2pmarket.experiments.plan import plans_of
 from p2pmarket.experiments.recording import RoundRow, TradeRow, columns
 from p2pmarket.experiments.run import run_once
-from p2pmarket.experiments.scenario import parse_scenario
+from p2pmarket.experiments.scenario import TERMS_SECTIONS
 from p2pmarket.experiments.summary import summary_of
 from p2pmarket.experiments.templates import TEMPLATES, template
 from p2pmarket.experiments.worlds.regression import RegressionSettings
+from p2pmarket.limits import MAX_MODEL_DEPTH
+from p2pmarket.market import terms_defaults
+from p2pmarket.models.registry import _BUILT_IN, MODEL_NAMES, build_model
+from p2pmarket.node.strategies.choosing import STRATEGIES, UNUSED
+from p2pmarket.node.strategies.competitive import Competitive
+from p2pmarket.settings import STRATEGY, NodeSettings
+from p2pmarket.units import CREDIT, parse_credits
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "simulation.md").read_text()
@@ -105,10 +115,77 @@ def test_every_flag() -> None:
     assert flags - {"-h", "--no-plots"} == told
 
 
-def test_the_smallest_scenario_of_the_page_is_one() -> None:
-    text = re.findall(r"```toml\n(\[scenario\].*?)```", PAGE, flags=re.DOTALL)
-    assert len(text) == 1
-    assert len(parse_scenario(parse_document(text[0])).agents) == 2
+def test_the_whole_scenarios_of_the_page_are_some() -> None:
+    texts = re.findall(r"```toml\n(\[scenario\].*?)```", PAGE, flags=re.DOTALL)
+    scenarios = [plans_of(parse_document(text))[0].scenario for text in texts]
+    assert [(scenario.world.KEY, len(scenario.agents)) for scenario in scenarios] == [("regression", 2), ("images", 2)]
+
+
+def test_every_model_with_its_arguments() -> None:
+    told = [tuple(cell.strip("`") for cell in cells[:4]) for cells in cells_after("takes, and `outputs`.")]
+    wanted = [
+        (model, name, written(argument.default), allowed_of(argument))
+        for model, one in _BUILT_IN.items()
+        for name, argument in one.arguments.items()
+        if name not in ("inputs", "channels", "outputs")  # they follow from the data and the task
+    ]
+    depths = [depth for depth in range(1, 40) if builds("wide_resnet", depth=depth, width=1, outputs=2)]
+    allowed = f"{', '.join(map(str, depths[:3]))}, ... up to {MAX_MODEL_DEPTH}"
+    wanted = [(*one[:3], allowed) if one[:2] == ("wide_resnet", "depth") else one for one in wanted]
+    assert told == wanted and {model for model, *_ in told} == set(MODEL_NAMES)
+    assert all(f"`{model}`" in PAGE for model in MODEL_NAMES)
+
+
+def allowed_of(argument: Any) -> str:
+    """As the page writes it."""
+    if argument.words:
+        return ", ".join(argument.words)
+    return f"list, at most {MAX_MODEL_DEPTH} of 1 to {argument.high}" if argument.many else f"1 to {argument.high}"
+
+
+def builds(model: str, **arguments: Any) -> bool:
+    """Whether there is such a model."""
+    try:
+        build_model(model, arguments, allow_import=False)
+    except ModelError:
+        return False
+    return True
+
+
+def test_every_knob_of_the_ready_made_strategies_with_its_unit_and_default() -> None:
+    of_nodes = {field.name: field for field in dataclasses.fields(NodeSettings) if field.metadata["group"] == STRATEGY}
+    takes = {
+        name: {field.name for field in dataclasses.fields(kind)} - UNUSED.get(name, frozenset()) - {"known"}
+        for name, kind in STRATEGIES.items()
+    }
+    told = {cells[0].strip("`"): cells[1:4] for cells in cells_after("a strategy does not have is an error.")}
+    assert list(told) == [*(name for name in of_nodes if name != "strategy"), "haggle"]
+    assert set(told) == set().union(*takes.values())
+    for knob, (unit, default, strategies) in told.items():
+        have = [name for name in STRATEGIES if knob in takes[name]]
+        assert strategies == ("all" if len(have) == len(STRATEGIES) else ", ".join(have)), knob
+        field = of_nodes.get(knob)
+        if field is None:
+            assert default == f"{Competitive.haggle:g}"
+            continue
+        in_credits = field.metadata["parse"] is parse_credits
+        assert (unit == "credits") is in_credits, knob
+        value: Any = field.default
+        assert default == (
+            "none" if value in (None, ()) else f"{value / CREDIT:g}" if in_credits else written(value)
+        ), knob
+
+
+def test_every_key_of_the_terms_is_explained_where_the_page_points_to() -> None:
+    told = PAGE[PAGE.index("### `[terms]`") :].split("\n\n")[1]
+    (link,) = re.findall(r"\]\((\S*market\.example\.toml)\)", told)
+    explained = parse_document((ROOT / "docs" / link).read_text())
+    text = (ROOT / "docs" / link).read_text()
+    sections = terms_defaults()
+    assert [section for section in TERMS_SECTIONS if f"`{section}`" not in PAGE[PAGE.index("### `[terms]`") :]] == []
+    for section in TERMS_SECTIONS:
+        lacking = [key for key in sections[section] if key not in explained[section] and f"# {key} = " not in text]
+        assert lacking == [], section
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
