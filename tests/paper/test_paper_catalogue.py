@@ -40,7 +40,7 @@ def test_scenario_files_can_be_ones_own(tmp_path: Path) -> None:
 
 def test_a_wheel_has_them_below_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "__file__", str(tmp_path / "site-packages" / "p2pmarket" / "paper" / "catalogue.py"))
-    monkeypatch.setattr(catalogue.sysconfig, "get_path", lambda *_: str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda *_: str(tmp_path))
     with pytest.raises(SettingsError, match="nowhere here; name their folder with --scenarios"):
         scenario_folder()
     installed = tmp_path / "share" / "p2pmarket" / "paper"
