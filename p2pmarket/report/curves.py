@@ -8,16 +8,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from p2pmarket.experiments.recording import RoundRow
-from p2pmarket.report.deal_charts import EIGHT_OF_TEN, RANGE, kept_promises, mean_by
-from p2pmarket.report.groups import Group, Score, last_rows
-from p2pmarket.report.points import span
+from p2pmarket.charts import COLORS
+from p2pmarket.experiments.recording import RoundRow, TradeRow
+from p2pmarket.report.deal_charts import EIGHT_OF_TEN, RANGE, mean_by, promised_losses, spans_decades
+from p2pmarket.report.groups import Group, Score, chief, last_rows, settings_words
+from p2pmarket.report.points import paths_of, point_of, span, which
 from p2pmarket.report.story import BASELINE, Axis, Chart, Dots, Line
-from p2pmarket.report.words import known, shown
+from p2pmarket.report.words import known, method_name, shown
 from p2pmarket.units import CREDIT
 
 MAX_AGENTS = 6
@@ -26,51 +27,100 @@ MAX_LINES = 8
 MAX_ROUNDS = 120
 """Points of a line."""
 MAX_TASKS = 4
-DECADE = 10
-"""Losses that differ by more are on a logarithmic axis."""
+MAX_PANELS = 6
+"""Values of what is swept first, with a chart each."""
+MAX_NAMES = 12
+"""Agents that are named along an axis."""
 
 Value = Callable[[RoundRow], float]
 
 
 def learning(groups: Sequence[Group], score: Score) -> list[Chart]:
-    """One chart an agent where they are few, else one a task; a line for each group."""
+    """One chart an agent where they are few, else one a task, with a line for each group; of a sweep over several
+    things one for each value of the first of them."""
+    paths = paths_of(groups)
+    if len(paths) > 1:
+        return _panels(groups, paths, score)
     compared = groups[:MAX_LINES]
     agents = sorted({agent for group in compared for agent in group.agents})
-    rows = [row for group in compared for run in group.runs for row in run.rounds]
-    log = not score.accuracy and spans_decades([score.of(row) for row in rows])
     if len(agents) <= MAX_AGENTS:
         return [
-            _curves(
-                shown(agent) if len(agent) > 2 else f"Agent {shown(agent)}",
-                compared,
-                [row for row in rows if row.agent == agent],
-                score,
-                agent=agent,
-                log=log,
-            )
+            _curves(shown(agent) if len(agent) > 2 else f"Agent {shown(agent)}", compared, score, agent=agent)
             for agent in agents
         ]
-    tasks = sorted({row.task for row in rows})
+    tasks = _tasks(compared)
     return [
-        _curves(
-            f"All agents of {shown(task)}" if len(tasks) > 1 else everybody(compared),
-            compared,
-            [row for row in rows if row.task == task],
-            score,
-            task=task,
-            log=log,
-        )
+        _curves(f"All agents of {shown(task)}" if len(tasks) > 1 else everybody(compared), compared, score, task=task)
         for task in tasks[:MAX_TASKS]
     ]
 
 
+def not_drawn(groups: Sequence[Group]) -> str:
+    """Which settings and methods charts of learning leave out, as a sentence; nothing where they have all."""
+    paths = paths_of(groups)
+    if len(paths) < 2:
+        total = len(groups)
+        return f"The first {MAX_LINES} of {total:,} settings and methods." if total > MAX_LINES else ""
+    values = _values_of(groups, paths[0])
+    lines = max(len(_with(groups, paths[0], value)) for value in values)
+    left = [f"the first {MAX_PANELS} of {len(values):,} values of {paths[0]}"] if len(values) > MAX_PANELS else []
+    left += [f"at each the first {MAX_LINES} of up to {lines:,} settings and methods"] if lines > MAX_LINES else []
+    text = ", ".join(left)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
 def ends(groups: Sequence[Group], score: Score) -> list[Chart]:
-    """How every agent of each task ended, where they are too many for a chart each."""
-    compared = groups[:MAX_LINES]
-    rows = [row for group in compared for run in group.runs for row in run.rounds]
-    if len({row.agent for row in rows}) <= MAX_AGENTS:
+    """How every agent of each task ended, where they are too many for a chart each; of a sweep at one setting."""
+    first = chief(groups)
+    if first is None:
         return []
-    return [_ends(compared, task, score) for task in sorted({row.task for row in rows})[:MAX_TASKS]]
+    paths = paths_of(groups)
+    drawn = _as_in_panels(groups, paths) if len(paths) > 1 else groups
+    compared = [group for group in drawn if point_of(group, paths) == point_of(first, paths)][:MAX_LINES]
+    if len({agent for group in compared for agent in group.agents}) <= MAX_AGENTS:
+        return []
+    return [_ends(compared, task, score, which(first, groups)) for task in _tasks(compared)[:MAX_TASKS]]
+
+
+def _panels(groups: Sequence[Group], paths: Sequence[str], score: Score) -> list[Chart]:
+    """A chart for each value of the first path, with a line for each of what else there is at it."""
+    values, tasks, charts = _values_of(groups, paths[0]), _tasks(groups), []
+    drawn = _as_in_panels(groups, paths)
+    for value in values[:MAX_PANELS]:
+        compared = _with(drawn, paths[0], value)[:MAX_LINES]
+        for task in tasks[: max(1, MAX_PANELS // len(values))]:
+            title = f"{settings_words(((paths[0], value),))}: "
+            title += f"agents of {shown(task)}" if len(tasks) > 1 else everybody(compared).lower()
+            charts.append(_curves(title, compared, score, task=task))
+    return [chart for chart in charts if not chart.empty]
+
+
+def _as_in_panels(groups: Sequence[Group], paths: Sequence[str]) -> list[Group]:
+    """With names that leave the first path out, and one colour for what is alike at all of its values: a method at
+    other settings, and whoever is alone there too where that is beside one method."""
+    several = len({group.method for group in groups}) > 1
+    beside = {group.method for group in groups if group.method != "alone"}
+    colors: dict[object, int] = {}
+    found = []
+    for group in groups:
+        rest = point_of(group, paths[1:])
+        color = colors.setdefault((rest, "" if len(beside) < 2 else group.method), len(colors) % len(COLORS))
+        words = settings_words(rest)
+        label = f"{method_name(group.method)}, {words}" if several else words
+        found.append(dataclasses.replace(group, label=label, color=color))
+    return found
+
+
+def _values_of(groups: Sequence[Group], path: str) -> list[str]:
+    return list(dict.fromkeys(point_of(group, (path,))[0][1] for group in groups))
+
+
+def _with(groups: Sequence[Group], path: str, value: str) -> list[Group]:
+    return [group for group in groups if point_of(group, (path,))[0][1] == value]
+
+
+def _tasks(groups: Sequence[Group]) -> list[str]:
+    return sorted({row.task for group in groups for run in group.runs for row in run.rounds})
 
 
 def everybody(groups: Sequence[Group]) -> str:
@@ -79,7 +129,7 @@ def everybody(groups: Sequence[Group]) -> str:
     names: set[str] = set().union(*runs)
     if all(one == names for one in runs):
         return f"All {len(names):,} agents"
-    return f"All agents of each run: {span(map(len, runs))} of {len(names):,}"
+    return f"All agents, {span(map(len, runs))} in a run"
 
 
 def balances(group: Group) -> Chart:
@@ -101,7 +151,7 @@ def balances(group: Group) -> Chart:
 
         lines = (
             Line("the richest", x, at(1), 2),
-            Line("the median; the band holds 8 of 10", x, at(0.5), 0, at(0.1), at(0.9)),
+            Line("the median; the band holds 80 %", x, at(0.5), 0, at(0.1), at(0.9)),
             Line("the poorest", x, at(0), 1),
         )
         caption = f"Of {len(agents)} agents after each round, fees paid."
@@ -109,48 +159,41 @@ def balances(group: Group) -> Chart:
 
 
 def promises(group: Group) -> Chart:
-    """What agents bought in a round as gain, against how their loss on test data changed in that round."""
+    """The losses that agents were promised, against those on test data in the same round: agents are measured as soon
+    as they have loaded what they bought."""
     pairs = []
     for run in group.runs:
-        before: dict[str, float] = {}
-        for row in sorted(run.rounds, key=lambda one: one.round):
-            if row.bought and row.agent in before:
-                pairs.append((row.gain, before[row.agent] - row.loss))
-            before[row.agent] = row.loss
-    return kept_promises(
-        pairs,
-        "One dot for each agent and round in which it bought: the gains that the broker reported, against the fall of "
-        "its loss on test data in that round, its own training included.",
-    )
+        bought: dict[tuple[str, int], list[TradeRow]] = defaultdict(list)
+        for trade in run.trades:
+            if trade.price is not None:
+                bought[trade.buyer, trade.round].append(trade)
+        for row in run.rounds:
+            trades = bought.get((row.agent, row.round), [])
+            last = [one for one in trades if one.trade not in {other.after for other in trades}]
+            if len(last) == 1 and row.bought >= len(trades):  # else it did not load all, or not one upon the other
+                pairs.append((last[0].loss_after, row.loss))
+    return promised_losses(pairs)
 
 
-def _curves(
-    title: str,
-    groups: Sequence[Group],
-    rows: Sequence[RoundRow],
-    score: Score,
-    *,
-    agent: str = "",
-    task: str = "",
-    log: bool,
-) -> Chart:
-
+def _curves(title: str, groups: Sequence[Group], score: Score, *, agent: str = "", task: str = "") -> Chart:
     def mine(row: RoundRow) -> bool:
         return row.agent == agent if agent else row.task == task
 
+    values = [score.of(row) for group in groups for run in group.runs for row in run.rounds if mine(row)]
+    log = not score.accuracy and spans_decades(values)
     lines = [_line(group, score.of, mine, band=_range(group) if agent else EIGHT_OF_TEN) for group in groups]
     who = f"{score.name[:1].upper()}{score.name[1:]} on test data"
-    band = "the band is the range over seeds" if agent else "the band holds 8 of 10 agents"
+    band = "the band is the range over seeds" if agent else "the band holds 80 % of the agents"
     caption = f"{who} after each round, mean over {'seeds' if agent else 'agents and seeds'}"
     caption += f"; {band}." if any(line.low for line in lines) else "."
     caption += " The axis is logarithmic." if log else ""
-    caption += _without_numbers([score.of(row) for row in rows])
+    caption += _without_numbers(values)
     marks = tuple(sorted((line for line in lines if line.x), key=lambda line: line.color != BASELINE))
     y_axis: Axis = "percent" if score.accuracy else "number"
     return Chart(title, caption, "round", score.name, marks, y_axis=y_axis, whole_x=True, log_y=log)
 
 
-def _ends(groups: Sequence[Group], task: str, score: Score) -> Chart:
+def _ends(groups: Sequence[Group], task: str, score: Score, of: str) -> Chart:
     """How every agent of a task ended, ordered by the last group: whoever is alone, where that was run."""
     finals = []
     for group in groups:
@@ -167,11 +210,24 @@ def _ends(groups: Sequence[Group], task: str, score: Score) -> Chart:
         for group, final in zip(groups, finals, strict=True)
         if final
     )
-    caption = f"One dot for each agent, after the last round; from left to right by {groups[-1].label}."
+    rows = [row for group in groups for run in group.runs for row in run.rounds if row.task == task]
+    log = not score.accuracy and spans_decades([score.of(row) for row in rows])
+    few = len(order) <= MAX_NAMES
+    caption = f"Of {of}. " if of else ""
+    caption += "One dot for each agent, after the last round" + (
+        ", mean over seeds" if max(group.seeds for group in groups) > 1 else ""
+    )
+    caption += f"; from left to right as they ended {_how(groups[-1])}."
+    caption += " The axis is logarithmic." if log else ""
     return Chart(
-        f"Every agent of {shown(task)} at the end", caption, "agents", score.name, marks,
-        y_axis="percent" if score.accuracy else "number", whole_x=True,
+        f"Every agent of {shown(task)} at the end", caption, "agent" if few else "agents", score.name, marks,
+        y_axis="percent" if score.accuracy else "number", whole_x=True, log_y=log,
+        x_ticks=tuple(place.values()) if few else (), x_names=tuple(shown(agent, 16) for agent in order) if few else (),
     )  # fmt: skip
+
+
+def _how(group: Group) -> str:
+    return {"market": "in the market", "alone": "alone"}.get(group.method, f"with {method_name(group.method)}")
 
 
 def _line(
@@ -193,12 +249,6 @@ def _values(group: Group, value: Value, fits: Value) -> dict[float, list[float]]
         if row.round in kept and known(value(row)):
             values[float(row.round)].append(value(row))
     return values
-
-
-def spans_decades(values: Iterable[float]) -> bool:
-    """Whether only a logarithmic axis shows all of them."""
-    found = [value for value in values if known(value)]
-    return bool(found) and min(found) > 0 and max(found) > DECADE * min(found)
 
 
 def _without_numbers(values: Sequence[float]) -> str:

@@ -20,8 +20,11 @@ from p2pmarket.units import CREDIT
 MAX_DOTS = 700
 """Of one kind in one chart; of more every so many is shown."""
 MAX_BARS = 40
+DECADE = 10
+"""Losses that differ by more are on a logarithmic axis."""
 HOW_TO_READ = (
-    "A dot on the dashed line kept its promise; above it the loss fell further than promised, below it less far."
+    "On the dashed line it fell as far as promised, above it further, below it less far; with training in between, "
+    "dots above it do not show that too little was promised."
 )
 _SINGLY = 60
 """Up to so many bids are shown one by one, more by their mean in each bin."""
@@ -58,7 +61,7 @@ def prices(deals: Sequence[Deal], axis: Axis) -> Chart:
             _mean_line("asks, mean", asks, _ask, 2, axis, band=None),
             _mean_line("price, mean", paid, _price, 0, axis, band=EIGHT_OF_TEN),
         )
-        caption = "Means of all bids, of all asks, and of the prices that were paid; the band holds 8 of 10 prices."
+        caption = "Means of all bids, of all asks, and of the prices that were paid; the band holds 80 % of the prices."
     marks = tuple(mark for mark in marks if mark.x)
     return Chart("Prices, bids and asks", caption, x_label, "credits", marks, x_axis=axis, whole_x=whole)
 
@@ -89,22 +92,48 @@ def gains(deals: Sequence[Deal], axis: Axis) -> Chart:
         "gain of a purchase, mean", bought, _gain, 0, axis, band=EIGHT_OF_TEN
     )  # fmt: skip
     caption = "By how much the buyer's loss falls with a purchase, as the broker measured it before the bid."
-    caption += "" if few else " The band holds 8 of 10 purchases."
+    caption += "" if few else " The band holds 80 % of the purchases."
     marks = (mark,) if mark.x else ()
     return Chart("Gains that were bought", caption, x_label, "fall of the loss", marks, x_axis=axis, whole_x=whole)
 
 
-def kept_promises(pairs: Sequence[tuple[float, float]], caption: str) -> Chart:
-    """Promised gains (x) against how the loss changed afterwards (y)."""
+def promised_falls(pairs: Sequence[tuple[float, float]], caption: str) -> Chart:
+    """Promised gains (x) against how the loss changed until the next visit (y), training in between included."""
+    few, left = _finite(pairs)
+    dots = Dots("a visit with a purchase", tuple(x for x, _ in few), tuple(y for _, y in few), 0)
+    return Chart(
+        "Promised, and what came of it with the training until the next visit", f"{caption} {HOW_TO_READ}{left}",
+        "promised fall of the loss", "fall of the loss", (dots,) if few else (), diagonal=bool(few),
+    )  # fmt: skip
+
+
+def promised_losses(pairs: Sequence[tuple[float, float]]) -> Chart:
+    """Losses that were promised (x) against those on test data as soon as the purchase was loaded (y)."""
+    few, left = _finite(pairs)
+    log = spans_decades(one for pair in few for one in pair)
+    dots = Dots("an agent's round with a purchase", tuple(x for x, _ in few), tuple(y for _, y in few), 0)
+    caption = (
+        "The loss that the broker measured for the merge that was bought, on its own data, against the loss on test "
+        "data right after it was loaded, before any training. On the dashed line it was as promised, below it less, "
+        f"above it more.{' The axes are logarithmic.' if log else ''}{left}"
+    )
+    return Chart(
+        "Promised and kept", caption, "promised loss", "loss on test data", (dots,) if few else (),
+        diagonal=bool(few), log_x=log, log_y=log,
+    )  # fmt: skip
+
+
+def _finite(pairs: Sequence[tuple[float, float]]) -> tuple[Sequence[tuple[float, float]], str]:
+    """At most so many as a chart can bear, and how many these are where they are not all."""
     kept = [pair for pair in pairs if all(map(known, pair))]
     few = every(kept, MAX_DOTS)
-    caption += f" {HOW_TO_READ}"
-    caption += f" {len(few)} of {len(kept)} shown." if len(few) < len(kept) else ""
-    dots = Dots("a purchase", tuple(x for x, _ in few), tuple(y for _, y in few), 0)
-    marks = (dots,) if few else ()
-    return Chart(
-        "Promised and kept", caption, "promised fall of the loss", "fall of the loss", marks, diagonal=bool(few)
-    )
+    return few, f" {len(few)} of {len(kept)} shown." if len(few) < len(kept) else ""
+
+
+def spans_decades(values: Iterable[float]) -> bool:
+    """Whether only a logarithmic axis shows all of them."""
+    found = [value for value in values if known(value)]
+    return bool(found) and min(found) > 0 and max(found) > DECADE * min(found)
 
 
 def next_losses(deals: Iterable[Deal]) -> list[tuple[float, float]]:

@@ -62,7 +62,7 @@ def story_of_journal(folder: Path) -> Story:
         Tile("offers appraised", f"{sum(row.role == 'buyer' for row in trades):,}", "for this agent"),
     )
     buying = [deal for deal, row in zip(deals, trades, strict=True) if row.role == "buyer"]
-    told = deal_charts.kept_promises(
+    told = deal_charts.promised_falls(
         deal_charts.next_losses(buying),
         "One dot for each visit with a purchase: the gain that was promised, against how far this agent's loss had "
         "fallen at its next visit, its own training included.",

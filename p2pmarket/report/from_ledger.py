@@ -61,10 +61,10 @@ def story_of_ledger(folder: Path) -> Story:
         Tile("credits moved", credits(found.moved), f"{credits(found.fees)} of them fees"),
         Tile("ledger", "verifies" if good else "does not verify", "every leaf refolded", "good" if good else "bad"),
     )
-    told = deal_charts.kept_promises(
+    told = deal_charts.promised_falls(
         deal_charts.next_losses(deals),
         "One dot for each visit with a purchase: the gain that was reported, against how far the buyer's loss had "
-        "fallen at its next visit.",
+        "fallen at its next visit, its own training included.",
     )
     times = {deal.at: moment(deal.at * 1000) for deal in deals}
     balances, table = _balances(history, names, broker), _accounts(accounts, names, deals)

@@ -28,6 +28,9 @@ from p2pmarket.report.results_tables import comparison_table
 from p2pmarket.report.story import Part, Section, Story, Table, Tile, Tone, Words
 from p2pmarket.report.words import MAX_SENTENCE, left_out, many, number, shown, with_half
 
+Row = Mapping[str, Any]
+"""An entry of rows.json."""
+
 ROWS_FILE = "rows.json"
 DEPTH = 2
 """How far below the first folder others are looked for: beneath may lie what is no concern of this page."""
@@ -35,6 +38,8 @@ MAX_FOLDERS = 30
 MAX_ROWS = 300
 MAX_NAME = 140
 """Characters of what a row is called."""
+TOO_FEW_SEEDS, AGAINST_PAPER = "too few seeds to tell", "against the paper"
+"""Remarks on a row, as the command that made it prints them."""
 NOT_COMPLETE = "Not every experiment was run whole, so this page is of a part of them."
 
 
@@ -57,7 +62,6 @@ def story_of_paper(folder: Path) -> Story:
     names = list(dict.fromkeys(str(row.get("experiment") or "") for row in rows))
     found = sorted(folders_in(folder, holds_results))
     pictures, hidden = pictures_in(folder, None if (folder / ROWS_FILE).is_file() else found)
-    agreeing, claims = _agreeing(rows)
     sections: list[Section] = []
     broken: list[str] = []
     problems: list[str] = []
@@ -93,32 +97,68 @@ def story_of_paper(folder: Path) -> Story:
     told[0:0] = [] if complete else [NOT_COMPLETE]
     tone: Tone = "bad" if broken else "plain" if missing or problems or not complete else "good"
     sections.append(Section("problems", "What went wrong", (Words(tuple(told), tone),)))
-    text = f"{agreeing} of {many(claims, 'number')} agree with the paper, " if rows else ""
-    others = len(rows) - claims
-    text += f"{others:,} more {'has' if others == 1 else 'have'} nothing to agree with, " if others else ""
-    text += f"{many(len(found), 'folder')} of results{'' if complete else '; NOT COMPLETE'}."
+    text = f"{_verdict(rows)}{many(len(found), 'folder')} of results{'' if complete else '; NOT COMPLETE'}."
     if len(found) > MAX_FOLDERS or hidden:
         left = [many(len(found) - MAX_FOLDERS, "folder")] if len(found) > MAX_FOLDERS else []
         left += [many(hidden, "plot")] if hidden else []
         text += f" Left out to keep the page small: {' and '.join(left)}."
     return Story(
-        "Report of experiments", shown(folder.resolve().name), text, _tiles(agreeing, claims, found), tuple(sections),
+        "Report of experiments", shown(folder.resolve().name), text, _tiles(rows, found), tuple(sections),
         tuple(broken[:3]),
     )  # fmt: skip
 
 
-def _agreeing(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """How many rows agree, and of how many that is asked: a row without an interval claims nothing."""
-    verdicts = [row.get("agrees") for row in rows]
-    return sum(one is True for one in verdicts), sum(one is not None for one in verdicts)
+def _claims(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows that claim something, as those without an interval do not: of the paper's own numbers, and of others."""
+    claims = [row for row in rows if row.get("agrees") is not None]
+    of_paper = [row for row in claims if row.get("paper") is not None]
+    return of_paper, [row for row in claims if row.get("paper") is None]
 
 
-def _tiles(agreeing: int, claims: int, found: Sequence[Path]) -> tuple[Tile, ...]:
-    tiles = [Tile("results", f"{len(found):,}", "folders")] if found else []
-    if claims:
-        value = f"{agreeing} of {claims}"
-        tiles.insert(0, Tile("agree with the paper", value, "numbers", "good" if agreeing == claims else "bad"))
-    return tuple(tiles)
+def _verdict(rows: Sequence[Row]) -> str:
+    """How many rows agree with the paper, how many more hold, and what takes away from it."""
+    of_paper, further = _claims(rows)
+    text = f"{sum(map(_agrees, of_paper))} of {len(of_paper)} of the paper's numbers agree" if of_paper else ""
+    if further:
+        text += f"{', ' if text else ''}{sum(map(_agrees, further))} of {many(len(further), 'further claim')} "
+        text += "holds" if len(further) == 1 else "hold"
+    unsure = sum(map(_is_unsure, (*of_paper, *further)))
+    text += f"; {unsure:,} with {TOO_FEW_SEEDS}" if unsure else ""
+    against = sum(map(_is_against, of_paper))
+    text += f"; {against:,} {'contradicts' if against == 1 else 'contradict'} the paper" if against else ""
+    others = len(rows) - len(of_paper) - len(further)
+    if others:
+        text += f"{'; ' if text else ''}{many(others, 'row')} {'claims' if others == 1 else 'claim'} nothing"
+    return f"{text}; " if text else ""
+
+
+def _agrees(row: Row) -> bool:
+    """Whether it lies in its interval, and that is not one which leaves the paper's number out."""
+    return row.get("agrees") is True and row.get("against_paper") is not True
+
+
+def _is_against(row: Row) -> bool:
+    """Whether what it found contradicts the paper, as it said that it would."""
+    return row.get("agrees") is True and row.get("against_paper") is True
+
+
+def _is_unsure(row: Row) -> bool:
+    """Whether its mean is less sure than its interval is wide."""
+    low, high, spread = (_number(row.get(name)) for name in ("low", "high", "spread"))
+    return None not in (low, high, spread) and spread > (high - low) / 2  # type: ignore[operator]
+
+
+def _tiles(rows: Sequence[Row], found: Sequence[Path]) -> tuple[Tile, ...]:
+    tiles = []
+    for label, words, claims in zip(
+        ("the paper's numbers", "further claims"), ("agree", "hold"), _claims(rows), strict=True
+    ):
+        if claims:
+            agreeing, unsure = sum(map(_agrees, claims)), sum(map(_is_unsure, claims))
+            tone: Tone = "bad" if agreeing < len(claims) else "plain" if unsure else "good"
+            note = f"{words}; {unsure:,} with {TOO_FEW_SEEDS}" if unsure else words
+            tiles.append(Tile(label, f"{agreeing} of {len(claims)}", note, tone))
+    return (*tiles, Tile("results", f"{len(found):,}", "folders")) if found else tuple(tiles)
 
 
 def _section(name: str, runs: Sequence[RunResult], key: str) -> Section:
@@ -130,10 +170,10 @@ def _section(name: str, runs: Sequence[RunResult], key: str) -> Section:
     judged = scores_of(groups)[0]
     charts = [*curves.learning(groups, judged), *curves.ends(groups, judged)]
     parts: tuple[Part, ...] = (*charts[:4], comparison_table(groups))
-    return Section(key, f"Results: {name}", parts, headline(groups, first))
+    return Section(key, f"Results: {name}", parts, headline(groups, first, trades_drawn=False))
 
 
-def _read_rows(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, str], list[str], bool]:
+def _read_rows(folder: Path) -> tuple[list[Row], dict[str, str], list[str], bool]:
     """The rows of rows.json, its sentences, what it says is missing, and whether it is complete; none where there is no
     such file. A file that does not say is complete where nothing is missing."""
     path = folder / ROWS_FILE
@@ -141,7 +181,7 @@ def _read_rows(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, str], l
         return [], {}, [], True
     try:
         document = read_json(path)
-        rows: list[Mapping[str, Any]] = [row for row in document["rows"] if isinstance(row, dict)]
+        rows: list[Row] = [row for row in document["rows"] if isinstance(row, dict)]
         sentences = document.get("sentences") or {}
         missing = [
             f"{shown(str(one['experiment']))} was not run, or not all of it: {shown(str(one['reason']), MAX_SENTENCE)}"
@@ -153,7 +193,7 @@ def _read_rows(folder: Path) -> tuple[list[Mapping[str, Any]], dict[str, str], l
         raise DataError(f"{path} cannot be read ({reason_of(error)}); run `p2pmarket paper` again") from None
 
 
-def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _rows_table(rows: Sequence[Row]) -> Table:
     columns = ("experiment", "row", "paper", "ours", "must lie in", "agrees", "note")
     made = []
     for row in rows[:MAX_ROWS]:
@@ -167,7 +207,7 @@ def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         claims = row.get("agrees") is not None
         cells += [_interval(_text(row.get("low")), _text(row.get("high"))) if claims else "no claim"]
         cells += [
-            ("yes" if row["agrees"] is True else "NO") if claims else "–",
+            _agreement(row) if claims else "–",
             shown(str(row.get("note") or ""), MAX_SENTENCE),
         ]
         made.append(tuple(cells))
@@ -175,6 +215,15 @@ def _rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table(
         "The paper's numbers and ours", columns, tuple(made), frozenset({"paper", "ours", "must lie in"}), note
     )
+
+
+def _agreement(row: Row) -> str:
+    """
+    >>> _agreement({"agrees": True, "low": 1, "high": 2, "spread": 0.6}), _agreement({"agrees": False, "low": 1})
+    ('yes (too few seeds to tell)', 'NO')
+    """
+    remarks = [TOO_FEW_SEEDS] * _is_unsure(row) + [AGAINST_PAPER] * (row.get("against_paper") is True)
+    return ("yes" if row["agrees"] is True else "NO") + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 def _text(value: object, unit: str = "") -> str:

@@ -145,7 +145,6 @@ def _of(point: str, about: str = "") -> str:
 
 
 def _learning(groups: Sequence[Group]) -> Section:
-    shown_groups = groups[: curves.MAX_LINES]
     judged, *others = scores_of(groups)
     charts = [*curves.learning(groups, judged), *curves.ends(groups, judged)]
     charts += [
@@ -157,8 +156,8 @@ def _learning(groups: Sequence[Group]) -> Section:
     table = (comparison_table(groups),) if len(groups) > 1 and not swept else ()
     about = "How good the agents' models became"
     about += ", at each setting." if swept else ", in the market and without it." if len(groups) > 1 else "."
-    if len(groups) > len(shown_groups):
-        about += f" The charts show the first {len(shown_groups)} of {len(groups)} settings and methods, the table all."
+    if left := curves.not_drawn(groups):
+        about += f" The charts are not of all: {left[:1].lower()}{left[1:]} The table has all."
     return Section("learning", "Learning", (*charts, *table), about)
 
 

@@ -27,10 +27,11 @@ from p2pmarket.report.words import credits, duration, listed, many, method_name,
 from p2pmarket.units import format_bytes
 
 
-def headline(groups: Sequence[Group], first: Group) -> str:
-    """The whole folder in a sentence; of a sweep in two."""
+def headline(groups: Sequence[Group], first: Group, *, trades_drawn: bool = True) -> str:
+    """The whole folder in a sentence; of a sweep in two, where charts of trades follow."""
     if len(points_of(groups)) > 1:
-        return _sweep_headline(groups, first)
+        drawn = f" Charts of trades are of {which(first, groups)}." if trades_drawn else ""
+        return _sweep_headline(groups, first) + drawn
     rows = [row for run in first.runs for row in run.rounds]
     rounds = max((row.round for row in rows), default=0)
     parts = f"{many(len(first.agents), 'agent')}, {many(rounds, 'round')}, {many(first.seeds, 'seed')}: "
@@ -41,8 +42,11 @@ def headline(groups: Sequence[Group], first: Group) -> str:
         alone = ends_of_group(before) if before else None
         parts += f"mean {judged.name} {_mean(final, accuracy)}"
         parts += " in the market" if alone is not None else f" with {first.label}"
-        parts += f" against {_mean(alone, accuracy)} alone; " if alone is not None else "; "
-    parts += sums_sentence(sums(deals_of(first)))
+        parts += f" against {_mean(alone, accuracy)} alone" if alone is not None else ""
+        parts += f"{_best_other_words(groups, first, final, accuracy)}; "
+    deals = deals_of(first)
+    parts += f"in all {first.seeds:,} runs together " if deals and first.seeds > 1 else ""
+    parts += sums_sentence(sums(deals))
     parts += failures_words(failures_of(first.runs), len(first.agents))
     return f"{parts}{_ledgers_words(first.runs) if first.has_broker else ''}."
 
@@ -64,7 +68,36 @@ def _sweep_headline(groups: Sequence[Group], first: Group) -> str:
     names = {row.agent for run in runs for row in run.rounds}
     parts += failures_words(failures_of(runs), len(names))
     parts += _ledgers_words([run for group in trading for run in group.runs])
-    return f"{parts}. Charts of trades are of {which(first, groups)}."
+    return f"{parts}."
+
+
+def _best_other(groups: Sequence[Group], first: Group, accuracy: bool) -> tuple[Group | None, int]:
+    """Which method ended best of those that are neither the first nor alone, and how many there are; one in which an
+    agent diverged is best of none."""
+    others = [one for one in groups if one.method not in (first.method, "alone") and one.settings == first.settings]
+    sound = [one for one in others if (ends := ends_of_group(one)).values and not ends.diverged]
+    sign = -1 if accuracy else 1
+    return min(sound, key=lambda one: sign * (ends_of_group(one).mean or 0.0), default=None), len(others)
+
+
+def _best_other_words(groups: Sequence[Group], first: Group, final: Ends, accuracy: bool) -> str:
+    """How the best of the other methods ended, and whether that was better; nothing where there is no other."""
+    best, total = _best_other(groups, first, accuracy)
+    if not total:
+        return ""
+    if best is None:
+        return f"; {many(total, 'other method')} diverged"
+    ends = ends_of_group(best)
+    text = f", and {_mean(ends, accuracy)} with {method_name(best.method)}"
+    text += f", the best of {total} other methods" if total > 1 else ""
+    return text + (", which ended better" if _better(ends, final, accuracy) else "")
+
+
+def _better(one: Ends, other: Ends, accuracy: bool) -> bool:
+    """Whether the first mean is the better, of all agents each."""
+    if one.mean is None or other.mean is None or one.diverged or other.diverged:
+        return False
+    return one.mean > other.mean if accuracy else one.mean < other.mean
 
 
 def _means(groups: Sequence[Group], method: str) -> list[tuple[float, Point]]:
@@ -120,10 +153,12 @@ def tiles(runs: Sequence[RunResult], groups: Sequence[Group], first: Group) -> t
     swept = len(points_of(groups)) > 1
     trading = [group for group in groups if group.has_broker] if swept else [first]
     found = sums([deal for group in trading for deal in deals_of(group)])
+    total = sum(group.seeds for group in trading)
+    together = f", all {total:,} runs together" if total > 1 and found.appraised else ""
     made = _sweep_tiles(groups, first) if swept else _end_tile(groups, first)
     made += [
-        Tile("trades settled", f"{found.settled:,}", f"of {found.appraised:,} appraised"),
-        Tile("credits moved", credits(found.moved), f"{credits(found.fees)} of them fees"),
+        Tile("trades settled", f"{found.settled:,}", f"of {found.appraised:,} appraised{together}"),
+        Tile("credits moved", credits(found.moved), f"{credits(found.fees)} of them fees{together}"),
     ]
     verified = [run for group in trading for run in group.runs if group.has_broker and checked(run)]
     if verified:
@@ -143,7 +178,8 @@ def tiles(runs: Sequence[RunResult], groups: Sequence[Group], first: Group) -> t
 
 def _sweep_tiles(groups: Sequence[Group], first: Group) -> list[Tile]:
     """How many settings there are, and the lowest and highest outcome over them."""
-    made = [Tile("settings", f"{len(points_of(groups)):,}", f"of {listed(paths_of(groups))}")]
+    names = listed([path.rpartition(".")[2] for path in paths_of(groups)])
+    made = [Tile("settings", f"{len(points_of(groups)):,}", f"of {names}")]
     same = [group for group in groups if group.method == first.method]
     judged = scores_of(same)[0]
     accuracy = judged.accuracy
@@ -164,15 +200,19 @@ def _end_tile(groups: Sequence[Group], first: Group) -> list[Tile]:
     judged = scores_of([first])[0]
     accuracy = judged.accuracy
     ends, alone = ends_of_group(first), alone_beside(first, groups)
-    final, before = ends.mean, ends_of_group(alone) if alone else None
+    before = ends_of_group(alone) if alone else None
+    best, _ = _best_other(groups, first, accuracy)
+    other = ends_of_group(best) if best else None
     if not ends.count:
         return []
     note = f"alone {mean_words(before, accuracy)}" if before is not None and before.count else first.label
+    if best is not None and other is not None:
+        note += f", {method_name(best.method)} {mean_words(other, accuracy)}"
     label = f"mean {judged.name}"
     if ends.diverged:
         label += " of the others" if len(ends.values) < ends.count else ""
         note = f"{ends.diverged} of {ends.count} diverged; {note}"
-    other = None if before is None or before.diverged else before.mean
-    better = final is not None and other is not None and (final > other if accuracy else final < other)
+    better = before is not None and _better(ends, before, accuracy)
+    better = better and (other is None or not _better(other, ends, accuracy))
     tone: Tone = "bad" if ends.diverged else "good" if better else "plain"
-    return [Tile(label, "unknown" if final is None else metric(final, accuracy), note, tone)]
+    return [Tile(label, "unknown" if ends.mean is None else metric(ends.mean, accuracy), note, tone)]

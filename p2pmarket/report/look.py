@@ -40,7 +40,7 @@ a { color: var(--link); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 24px 0 0;
   padding: 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; margin: 0;
-  display: flex; flex-direction: column; }
+  display: flex; flex-direction: column; min-width: 0; overflow-wrap: anywhere; }
 .tile dt { color: var(--soft); font-size: .82rem; }
 .tile dd { margin: 0; }
 .tile .value { font-size: 1.35rem; font-weight: 650; line-height: 1.35; font-variant-numeric: tabular-nums; }
@@ -75,7 +75,8 @@ figure img { max-width: 100%; height: auto; background: #fff; border-radius: 6px
   color: var(--soft); margin: 0; }
 .table { min-width: 0; }
 .table h3, .matrix h3, .picture h3 { margin-bottom: 6px; }
-.scroll { overflow: auto; max-height: 460px; border: 1px solid var(--line); border-radius: 8px; }
+.scroll { overflow: auto; border: 1px solid var(--line); border-radius: 8px; }
+.scroll.long { max-height: 900px; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 12px; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 td { overflow-wrap: break-word; }
@@ -124,7 +125,7 @@ footer { color: var(--soft); font-size: .84rem; padding-top: 8px; padding-bottom
   section, details.section { border: 0; padding: 0; margin: 18px 0; }
   figure, .tile, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  .scroll { max-height: none; overflow: visible; border: 0; }
+  .scroll, .scroll.long { max-height: none; overflow: visible; border: 0; }
   th, td { padding: 3px 6px; }
   thead th { position: static; }
 }

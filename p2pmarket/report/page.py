@@ -33,6 +33,8 @@ from p2pmarket.report.story import (
 
 FILTERED_ROWS = 12
 """Rows from which on a table has a box to search it."""
+LONG_ROWS = 30
+"""Rows up to which a table is as long as it needs to be; a longer one scrolls."""
 TABLE_COLUMNS, MATRIX_COLUMNS = 6, 4
 """Columns that half the page has room for."""
 
@@ -190,8 +192,9 @@ def _table(table: Table, more: str) -> str:
     name = escape(table.title)
     search = f'<input class="filter" type="search" placeholder="Search" aria-label="Search in: {name}">'
     search = search if len(table.rows) >= FILTERED_ROWS else ""
+    scroll = "scroll long" if len(table.rows) > LONG_ROWS else "scroll"
     note = f'<p class="small">{escape(table.note)}</p>' if table.note else ""
     return (
-        f'<div class="table{more}">{title}{search}<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
+        f'<div class="table{more}">{title}{search}<div class="{scroll}" tabindex="0" role="region" aria-label="{name}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}</div>\n"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -25,6 +26,8 @@ _MAX_MARKED = 14
 _SHIFT, _MAX_SHIFT = 0.012, 0.2
 """Between lines with whiskers, so that these stay apart: a part of the axis, and at most that part of the smallest step
 along it."""
+_LEVEL_TEXT = 36
+"""Characters of names that an axis has room for beside one another."""
 _FEW_DECADES = 2.5
 """On a logarithmic axis of no more, 2 and 5 are marked beside 1 and 10."""
 
@@ -49,10 +52,22 @@ def paint(axis: Any, chart: Chart, look: Look) -> None:
         else:
             _paint_dots(axis, chart, mark)
     if chart.diagonal:
-        axis.axline((0, 0), slope=1, color=charts.BASELINE, linestyle="--", linewidth=1.2, zorder=2)
-        axis.axhline(0, color=look.grid, linewidth=1)
+        _paint_diagonal(axis, chart, look)
     _dress(axis, chart)
     color_axis(axis, look)
+
+
+def _paint_diagonal(axis: Any, chart: Chart, look: Look) -> None:
+    dashes = {"color": charts.BASELINE, "linestyle": "--", "linewidth": 1.2, "zorder": 2}
+    if chart.log_x:
+        along = [one for mark in chart.marks for one in mark.x]
+        low, high = min(along), max(along)
+        axis.plot((low, high), (low, high), **dashes)
+        return
+    along = [one for mark in chart.marks if not isinstance(mark, Stack) for one in (*mark.x, *mark.y)]
+    axis.axline((along[0], along[0]), slope=1, **dashes)
+    if min(along) < 0:
+        axis.axhline(0, color=look.grid, linewidth=1)
 
 
 def color_axis(axis: Any, look: Look) -> None:
@@ -144,10 +159,17 @@ def _dress(axis: Any, chart: Chart) -> None:
     if chart.log_x:
         axis.set_xscale("log")
         axis.minorticks_off()
+    if chart.log_x and not chart.x_ticks:
+        _dress_log(axis.xaxis, [one for mark in chart.marks for one in mark.x])
     if chart.log_y:
-        _dress_log(axis, chart)
+        axis.set_yscale("log")
+        _dress_log(axis.yaxis, [one for mark in chart.marks if not isinstance(mark, Stack) for one in mark.y])
     if chart.x_ticks:
-        axis.set_xticks(chart.x_ticks, [f"{value:g}" for value in chart.x_ticks])
+        axis.set_xticks(chart.x_ticks, [plain(one) for one in chart.x_names] or [f"{one:g}" for one in chart.x_ticks])
+        if sum(map(len, chart.x_names)) > _LEVEL_TEXT:
+            axis.tick_params(axis="x", labelrotation=35)
+            for label in axis.get_xticklabels():
+                label.set_horizontalalignment("right")
     elif chart.x_axis == "time":
         _dress_time(axis, chart)
     elif chart.whole_x:
@@ -159,16 +181,14 @@ def _dress(axis: Any, chart: Chart) -> None:
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _dress_log(axis: Any, chart: Chart) -> None:
+def _dress_log(along: Any, values: Sequence[float]) -> None:
     """Plain numbers as marks, of which some are there also where the axis has no two powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_yscale("log")
-    values = [one for mark in chart.marks if not isinstance(mark, Stack) for one in mark.y]
     few = math.log10(max(values)) - math.log10(min(values)) <= _FEW_DECADES
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    along.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    along.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    along.set_minor_formatter(NullFormatter())
 
 
 def _dress_time(axis: Any, chart: Chart) -> None:

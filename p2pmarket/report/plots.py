@@ -35,7 +35,7 @@ _ROW = 0.22
 """Inches of a row of text below the charts."""
 _NAME, _TEXT = 11.5, 15.0
 """Characters of a legend and of words in an inch."""
-_SWATCH = 6
+_SWATCH = 8
 """Characters that a legend's line and space take."""
 _MAX_WORDS = 4
 """Lines of a caption."""
@@ -64,7 +64,7 @@ def pictures_of(groups: Sequence[Group]) -> dict[str, tuple[list[Chart], str]]:
     """By the name of a file, its charts and what has to be said of them all; charts may be empty."""
     if not groups:
         return {}
-    lines = _first(len(groups), curves.MAX_LINES, "settings and methods")
+    lines = curves.not_drawn(groups)
     judged = scores_of(groups)[0]
     found = {"loss": (curves.learning(groups, LOSS), lines)}
     if judged is not LOSS:
@@ -134,7 +134,7 @@ def _legend(axis: Any, drawn: Sequence[Any], across: int, words: Sequence[str]) 
             named.setdefault(label, mark)
     legend = axis.legend(
         named.values(), named.keys(), loc="upper left", bbox_to_anchor=(0, 1), ncols=across, frameon=False,
-        fontsize=9, labelcolor=_LOOK.ink, borderaxespad=0, borderpad=0,
+        fontsize=9, labelcolor=_LOOK.ink, handlelength=3.4, borderaxespad=0, borderpad=0,
     )  # fmt: skip
     text = axis.text(
         0, 0, plain("\n".join(words)), transform=axis.transAxes, fontsize=8.5, color=_LOOK.ink, va="bottom",

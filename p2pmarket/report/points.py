@@ -46,11 +46,15 @@ def which(group: Group, groups: Sequence[Group]) -> str:
 def span(values: Iterable[int], one: str = "") -> str:
     """How many of something there are, where that may differ.
 
-    >>> span([5, 5]), span([7, 5, 7], "agent"), span(range(3, 9), "agent"), span([1], "agent"), span([])
-    ('5', '5 or 7 agents', '3 to 8 agents', '1 agent', '0')
+    >>> span([5, 5]), span([7, 5, 7], "agent"), span([4, 5, 7]), span(range(3, 9)), span([1], "agent"), span([])
+    ('5', '5 or 7 agents', '4, 5 or 7', '3 to 8', '1 agent', '0')
     """
     sizes = [f"{value:,}" for value in sorted({*values})] or ["0"]
-    text = " or ".join(sizes) if len(sizes) <= 3 else f"{sizes[0]} to {sizes[-1]}"
+    text = (
+        " or ".join(filter(None, (", ".join(sizes[:-1]), sizes[-1])))
+        if len(sizes) <= 3
+        else f"{sizes[0]} to {sizes[-1]}"
+    )
     return f"{text} {one}{'' if sizes == ['1'] else 's'}" if one else text
 
 

@@ -25,11 +25,25 @@ from p2pmarket.report.groups import (
     settings_words,
 )
 from p2pmarket.report.story import Table
-from p2pmarket.report.words import credits, duration, left_out, many, method_name, metric, percent, shown, with_half
-from p2pmarket.units import format_bytes
+from p2pmarket.report.words import (
+    credits,
+    duration,
+    known,
+    left_out,
+    many,
+    method_name,
+    metric,
+    percent,
+    shown,
+    with_half,
+)
+from p2pmarket.units import CREDIT, format_bytes
 
 MAX_ROWS = 200
 SHORT_LABEL = 8
+ENOUGH_SEEDS = 3
+"""For an interval: that of two is many times wider than they lie apart."""
+LESS = "less than alone"
 INTERVAL = "± is half of the mean's 95 % interval over seeds."
 
 
@@ -69,41 +83,72 @@ def agents_table(group: Group, groups: Sequence[Group]) -> Table:
 
 
 def comparison_table(groups: Sequence[Group]) -> Table:
-    """One row a group; with fees where there were any."""
+    """One row a group, for a run of it; with fees where there were any, and beside whoever is alone."""
     rows = []
     fees = any(count(run.facts, "ledger", "fees") for group in groups for run in group.runs)
+    alone = {id(group): alone_beside(group, groups) for group in groups}
+    beside = any(alone.values())
     for group in groups[:MAX_ROWS]:
-        flat = [row for run in group.runs for row in run.rounds]
         ends = ends_of_group(group)
-        values, accuracy = ends.values, is_accuracy(flat)
-        ledgers = [run.facts for run in group.runs]
-        rows.append(
-            (
-                f"{group.label} ({many(group.seeds, 'seed')})",
-                mean_words(ends, accuracy),
-                f"{metric(min(values), accuracy)} … {metric(max(values), accuracy)}" if values else "",
-                f"{sum(count(facts, 'ledger', 'settled') for facts in ledgers):,.0f}" if group.has_broker else "",
-                credits(sum(count(facts, "ledger", "moved") for facts in ledgers)) if group.has_broker else "",
-                *(
-                    (credits(sum(count(facts, "ledger", "fees") for facts in ledgers)) if group.has_broker else "",)
-                    if fees
-                    else ()
-                ),
-            )
-        )
-    columns = ("method", "at the end", "range", "settled", "credits", *(("fees",) if fees else ()))
-    note = left_out(len(groups), len(rows), "settings and methods", "the first")
+        values, accuracy = ends.values, is_accuracy([row for run in group.runs for row in run.rounds])
+        other = alone[id(group)]
+        cells = [f"{group.label} ({many(group.seeds, 'seed')})", _mean_of_runs(group, accuracy)]
+        cells += [f"{metric(min(values), accuracy)} … {metric(max(values), accuracy)}" if values else ""]
+        cells += [_less_than_alone(group, other) if other else ""] if beside else []
+        cells += [_of_a_run(group, "settled", 1) if group.has_broker else ""]
+        cells += [_of_a_run(group, "moved", CREDIT) if group.has_broker else ""]
+        cells += [_of_a_run(group, "fees", CREDIT) if group.has_broker else ""] if fees else []
+        rows.append(tuple(cells))
+    columns = (
+        "method", "at the end", "range", *((LESS,) if beside else ()), "settled", "credits",
+        *(("fees",) if fees else ()),
+    )  # fmt: skip
+    left = left_out(len(groups), len(rows), "settings and methods", "the first")
     wide = any(len(group.label) > SHORT_LABEL for group in groups)
-    note = " ".join(
-        filter(
-            None,
-            (
-                "Means over agents and seeds after the last round; the range is over both. Amounts are of all seeds.",
-                note,
-            ),
-        )
-    )
-    return Table("Side by side", columns, tuple(rows), frozenset(columns[1:]), note, wide=wide)
+    note = "Of one run, in the mean over seeds: all agents after the last round; the range is over agents and seeds."
+    note += " Less than alone is the loss, with the same seed." if beside else ""
+    note += f" {INTERVAL}" if any(group.seeds >= ENOUGH_SEEDS for group in groups) else ""
+    return Table("Side by side", columns, tuple(rows), frozenset(columns[1:]), f"{note} {left}".strip(), wide=wide)
+
+
+def _mean_of_runs(group: Group, accuracy: bool) -> str:
+    """How a run ends in the mean over its agents, and how sure that is over seeds; of those that did not diverge."""
+    ends = ends_of_group(group)
+    means = [one.mean for run in group.runs if (one := ends_of(last_rows(run).values())).mean is not None]
+    if ends.diverged or len(means) < ENOUGH_SEEDS:
+        return mean_words(ends, accuracy)
+    return _plus_minus([mean for mean in means if mean is not None], accuracy)
+
+
+def _less_than_alone(group: Group, alone: Group) -> str:
+    """By which part the loss at the end is less than alone with the same seed."""
+    before = {run.facts.get("seed"): _mean_loss(run) for run in alone.runs}
+    pairs = [(_mean_loss(run), before.get(run.facts.get("seed"))) for run in group.runs]
+    parts = [1 - here / there for here, there in pairs if here is not None and there]
+    return _plus_minus(parts, True) if parts else ""
+
+
+def _mean_loss(run: RunResult) -> float | None:
+    """Over all agents at the end; None where one of them diverged."""
+    losses = [row.loss for row in last_rows(run).values()]
+    return sum(losses) / len(losses) if losses and all(map(known, losses)) else None
+
+
+def _of_a_run(group: Group, what: str, unit: int) -> str:
+    """An entry of the ledger's facts, over seeds."""
+    found = [count(run.facts, "ledger", what) / unit for run in group.runs]
+    if len(found) < ENOUGH_SEEDS or not any(found):
+        mean = sum(found) / len(found)
+        return credits(mean * CREDIT) if unit == CREDIT else f"{mean:,.1f}".removesuffix(".0")
+    return _plus_minus(found, False)
+
+
+def _plus_minus(values: Sequence[float], accuracy: bool) -> str:
+    """The mean over seeds, with half of its 95 % interval where there are enough for one."""
+    mean, half = mean_and_spread(values)
+    if half is None or len(values) < ENOUGH_SEEDS:
+        return metric(mean, accuracy)
+    return f"{percent(mean)[:-2]} ± {percent(half)}" if accuracy else with_half(mean, half)
 
 
 def runs_table(runs: Sequence[RunResult]) -> Table:

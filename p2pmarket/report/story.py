@@ -79,6 +79,9 @@ class Chart:
     x_ticks: Numbers = ()
     """Where x is marked; none: wherever it fits."""
 
+    x_names: tuple[str, ...] = ()
+    """What stands there, one for each; none: the number."""
+
     @property
     def empty(self) -> bool:
         """Whether there is nothing to draw."""

@@ -26,9 +26,9 @@ def titles(story: Story) -> list[str]:
 @pytest.mark.parametrize(
     ("teams", "title"),
     [
-        (("ABCDE", "ABCFGHD"), "All agents of each run: 5 or 7 of 8"),
+        (("ABCDE", "ABCFGHD"), "All agents, 5 or 7 in a run"),
         ((NAMES, NAMES), "All 8 agents"),
-        (("ABCDEF", "CDEFGH"), "All agents of each run: 6 of 8"),
+        (("ABCDEF", "CDEFGH"), "All agents, 6 in a run"),
     ],
 )
 def test_all_agents_are_those_of_a_run(teams: tuple[str, ...], title: str, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_sweep_leads_with_all_of_its_settings(tmp_path: Path) -> None:
     assert f"; {settled} of " in story.headline
     assert f"{credits(moved)} credits moved, {credits(fees)} of them fees; all 6 ledgers verify." in story.headline
     shown = {tile.label: (tile.value, tile.note) for tile in story.tiles}
-    assert shown["settings"] == ("3", "of pricing.fee_percent")
+    assert shown["settings"] == ("3", "of fee_percent")
     assert shown["mean accuracy"][0] == f"{percent(low)} … {percent(high)}"
     assert shown["trades settled"][0] == f"{settled}" and shown["credits moved"][0] == credits(moved)
 

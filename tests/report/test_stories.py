@@ -15,7 +15,9 @@ from results_examples import CREDIT, made_up_run, sweep, two_agents, without_tra
 
 from p2pmarket import charts
 from p2pmarket.errors import DataError
+from p2pmarket.experiments.recording import TradeRow
 from p2pmarket.experiments.results import RunResult, read_all
+from p2pmarket.paper import finding
 from p2pmarket.report import deals, drawing, from_paper, groups, points, visits, words
 from p2pmarket.report.deals import Deal, endings_table, largest_table, who_with_whom
 from p2pmarket.report.find import story_of
@@ -46,8 +48,8 @@ def test_the_headline_has_the_numbers_of_the_rows(tmp_path: Path) -> None:
     assert story.title == "two halves of the digits"
     assert story.headline == (
         f"2 agents, 50 rounds, 3 seeds: mean accuracy {100 * sum(final) / len(final):.1f} % in the market against "
-        f"{story.tiles[0].note.removeprefix('alone ')} alone; {len(settled)} of 300 appraised trades settled, "
-        f"{moved:,.2f} credits moved; all 3 ledgers verify."
+        f"{story.tiles[0].note.removeprefix('alone ')} alone; in all 3 runs together "
+        f"{len(settled)} of 300 appraised trades settled, {moved:,.2f} credits moved; all 3 ledgers verify."
     )
     assert story.warnings == ()
 
@@ -67,15 +69,36 @@ def test_curves_are_means_over_seeds_with_their_range(tmp_path: Path) -> None:
     assert (market.low[7], market.high[7]) == (min(values), max(values))  # type: ignore[union-attr]
 
 
-def test_promises_are_what_reports_said_against_the_fall_of_the_loss(tmp_path: Path) -> None:
-    run = made_up_run(rounds=2)
-    rows = [
-        dataclasses.replace(row, bought=int(row.round == 1), gain=0.25 if row.round == 1 else 0.0, loss=2.0 - row.round)
-        for row in run.rounds
-    ]
-    write_runs(tmp_path, [dataclasses.replace(run, rounds=tuple(rows))])
-    (dots,) = chart(story_of(tmp_path), "Promised and kept").marks
-    assert (dots.x, dots.y) == ((0.25, 0.25), (1.0, 1.0))  # type: ignore[union-attr]
+def trade(run: RunResult, name: str, buyer: str, loss_after: float, after: str = "", price: int | None = 1) -> TradeRow:
+    return dataclasses.replace(
+        run.trades[0], trade=name, round=1, buyer=buyer, seller="AB".replace(buyer, ""), state="delivered",
+        loss_after=loss_after, after=after, price=price,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trades", "loaded", "shown"),
+    [
+        ([("1", "A", 1.5), ("2", "B", 1.25)], 1, [(1.5, 1.0), (1.25, 1.0)]),
+        ([("1", "A", 1.5), ("2", "A", 1.25, "1")], 2, [(1.25, 1.0)]),
+        ([("1", "A", 1.5), ("2", "A", 1.25)], 2, []),
+        ([("1", "A", 1.5, "", None)], 1, []),
+        ([("1", "A", 1.5)], 0, []),
+        ([("1", "A", 0.05)], 1, [(0.05, 1.0)]),
+    ],
+    ids=["each", "one-upon-the-other", "side-by-side", "not-paid", "not-loaded", "far-off"],
+)
+def test_promised_losses_are_compared_with_those_right_after_loading(
+    trades: list[tuple[Any, ...]], loaded: int, shown: list[tuple[float, float]], tmp_path: Path
+) -> None:
+    run = made_up_run(rounds=2, accuracy=False)
+    rows = tuple(dataclasses.replace(row, bought=loaded, loss=2.0 - row.round) for row in run.rounds)
+    told = tuple(trade(run, *one) for one in trades)
+    write_runs(tmp_path, [dataclasses.replace(run, rounds=rows, trades=told)])
+    found = chart(story_of(tmp_path), "Promised and kept")
+    assert [*zip(found.marks[0].x, found.marks[0].y, strict=True)] == shown if shown else found.empty  # type: ignore[union-attr]
+    assert found.log_x == found.log_y == (shown == [(0.05, 1.0)])
+    assert write_page(story_of(tmp_path), "")
 
 
 def test_hundreds_of_agents_stay_a_small_page(many: tuple[Story, str]) -> None:
@@ -318,7 +341,8 @@ def write_paper(folder: Path) -> Path:
 def test_a_papers_folder_is_one_page_of_all(tmp_path: Path) -> None:
     story = story_of(write_paper(tmp_path))
     assert story.headline == (
-        "1 of 2 numbers agree with the paper, 1 more has nothing to agree with, 2 folders of results; NOT COMPLETE. "
+        "1 of 1 of the paper's numbers agree, 0 of 1 further claim holds; 1 row claims nothing; 2 folders of results; "
+        "NOT COMPLETE. "
         "Left out to keep the page small: 1 plot."
     )
     assert [one.title for one in story.sections] == [
@@ -327,7 +351,7 @@ def test_a_papers_folder_is_one_page_of_all(tmp_path: Path) -> None:
     row = table(story, "The paper's numbers and ours").rows[1]
     assert row[:6] == ("figure3", "<b>", "", "47.20 ± 1.50 %", "≥ 50.00", "NO")
     assert table(story, "The paper's numbers and ours").rows[2][2:6] == ("", "3.00", "no claim", "–")
-    assert story.tiles[0].value == "1 of 2"
+    assert [(tile.value, tile.tone) for tile in story.tiles[:2]] == [("1 of 1", "good"), ("0 of 1", "bad")]
     assert table(story, "The paper's numbers and ours").rows[2][1] == ROWS[2]["row"], "whole"
     assert problems_of(story) == (
         from_paper.NOT_COMPLETE,
@@ -335,6 +359,38 @@ def test_a_papers_folder_is_one_page_of_all(tmp_path: Path) -> None:
     )
     page = write_page(story, "")
     assert page.count("data:image/png;base64,") == 2 and "<b>" not in page.replace("<td><b>", "")
+
+
+def claim(paper: float | None, agrees: bool | None, against: bool = False, **more: object) -> dict[str, Any]:
+    row = {"experiment": "e", "row": "r", "paper": paper, "measured": 5.0, "low": 4.0, "high": 6.0, "note": ""}
+    return {**row, "agrees": agrees, "against_paper": against, **more}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said", "tones", "cells"),
+    [
+        ([claim(5, True), claim(None, True)], "1 of 1 of the paper's numbers agree, 1 of 1 further claim holds; ",
+         ["good", "good"], ["yes", "yes"]),
+        ([claim(5, True, spread=1.5)], "1 of 1 of the paper's numbers agree; 1 with too few seeds to tell; ",
+         ["plain"], ["yes (too few seeds to tell)"]),
+        ([claim(9, True, True), claim(5, True)],
+         "1 of 2 of the paper's numbers agree; 1 contradicts the paper; ", ["bad"], ["yes (against the paper)", "yes"]),
+        ([claim(5, False), claim(None, None)], "0 of 1 of the paper's numbers agree; 1 row claims nothing; ",
+         ["bad"], ["NO", "–"]),
+    ],
+)  # fmt: skip
+def test_a_paper_says_which_rows_agree_with_what(
+    rows: list[dict[str, Any]], said: str, tones: list[str], cells: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": rows}))
+    story = story_of(tmp_path)
+    assert story.headline == f"{said}0 folders of results."
+    assert [tile.tone for tile in story.tiles] == tones
+    assert [row[5] for row in table(story, "The paper's numbers and ours").rows] == cells
+
+
+def test_remarks_are_those_of_the_terminal() -> None:
+    assert (from_paper.TOO_FEW_SEEDS, from_paper.AGAINST_PAPER) == (finding.TOO_FEW_SEEDS, finding.AGAINST_PAPER)
 
 
 @pytest.mark.parametrize(("complete", "said"), [(True, False), (False, True), (None, False)])
