@@ -38,11 +38,22 @@ class Appraiser:
     _controlled = True
     """Whether a gain is compared with what a seller who knows nothing would bring."""
 
-    def __init__(self, terms: MarketTerms, benches: Mapping[str, TaskBench], *, seed: int) -> None:
-        """:param benches: one for every task in the terms"""
+    def __init__(
+        self,
+        terms: MarketTerms,
+        benches: Mapping[str, TaskBench],
+        *,
+        seed: int,
+        matching_seconds: float = MATCHING_SECONDS,
+    ) -> None:
+        """
+        :param benches: one for every task in the terms
+        :param matching_seconds: for one matching of two snapshots; infinite: equal inputs always give equal results
+        """
         self._terms = terms
         self._benches = benches
         self._seed = seed
+        self._matching_seconds = matching_seconds
         self._merges = Merges()
         self.schemas = {task: bench.schema for task, bench in benches.items()}
         self.data = {task: bench.validation.digest for task, bench in benches.items()}
@@ -57,7 +68,7 @@ class Appraiser:
                     bench.spec,
                     tradable=tradable_names(terms, bench.schema),
                     seed=seed,
-                    time_budget_seconds=MATCHING_SECONDS,
+                    time_budget_seconds=matching_seconds,
                 ),
                 bench.schema,
             )
@@ -189,7 +200,13 @@ class Appraiser:
 
     def _align(self, pair: Pair, progress: Progress) -> Alignments:
         """What brings the seller's units to the buyer's."""
-        return align_whole(pair, activations=self._terms.activations, seed=self._seed, progress=progress)
+        return align_whole(
+            pair,
+            activations=self._terms.activations,
+            seed=self._seed,
+            matching_seconds=self._matching_seconds,
+            progress=progress,
+        )
 
     def _plan(self, pair: Pair, aligned: Alignments) -> MergePlan | None:
         """How to merge the pair; None: as `appraise` finds best. For brokers of another method (experiments)."""

@@ -61,12 +61,13 @@ def read_pair(
     return ours, unpack(seller_path, schema=schemas[seller.task])
 
 
-def align_whole(pair: Pair, *, activations: bool, seed: int, progress: Progress) -> Alignments:
+def align_whole(pair: Pair, *, activations: bool, seed: int, matching_seconds: float, progress: Progress) -> Alignments:
     """What brings the seller's units to the buyer's, whatever is for sale.
 
     The pair itself is matched: what a shortlist is ranked with goes by way of a third model, and loses gain.
 
     :param activations: whether units are also matched by what they answer
+    :param matching_seconds: when they are spent the best found so far is used
     :param progress: may raise to stop
     """
     bench, evaluator = pair.bench, pair.bench.evaluators[pair.worker]
@@ -76,7 +77,7 @@ def align_whole(pair: Pair, *, activations: bool, seed: int, progress: Progress)
         pair.theirs,
         seed=seed,
         device=evaluator.device,
-        time_budget_seconds=MATCHING_SECONDS,
+        time_budget_seconds=matching_seconds,
         progress=lambda *visits: progress("aligning", 0.0),
     )
     if bench.spec is None or not activations:

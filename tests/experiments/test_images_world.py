@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from p2pmarket.alignment.matching import match
 from p2pmarket.appraisal.validation import Validation
 from p2pmarket.datasets import Dataset, ImageData
 from p2pmarket.errors import DataError, ModelError, ScenarioError
@@ -180,6 +181,26 @@ def test_every_method_runs_and_repeats(method: str) -> None:
     assert one.trades == same.trades
     assert bool(one.trades) == (method in ("unaligned", "paper", "market"))
     assert one.facts["ledger"] == same.facts["ledger"]
+
+
+@pytest.mark.parametrize("method", ["paper", "market"])
+def test_no_row_depends_on_how_fast_the_machine_is(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Shortlists of one seller too, which are ranked with a matching of their own."""
+    scarce: dict[str, Any] = {"A": "first-half", "B": "second-half", "C": [2, 3, 6, 7]}
+    agents = [{"name": name, "scarce": classes} for name, classes in scarce.items()]
+    changes: dict[str, Any] = {"agent": agents, "terms": {"limits": {"max_sellers": 1}}}
+    usual = run(method, **changes)
+    asked: list[float] = []
+
+    def slow() -> float:
+        asked.append(1000.0 * len(asked))
+        return asked[-1]
+
+    monkeypatch.setattr(match, "__kwdefaults__", {**(match.__kwdefaults__ or {}), "clock": slow})
+    again = run(method, **changes)
+    assert len(asked) > 2
+    assert usual.trades
+    assert (again.rounds, again.trades) == (usual.rounds, usual.trades)
 
 
 def test_a_market_helps_agents_that_are_short_of_classes() -> None:

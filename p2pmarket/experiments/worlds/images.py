@@ -10,6 +10,7 @@ agent's training (image_learner.py), how a broker merges. Raises `ScenarioError`
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -208,7 +209,8 @@ class Images:
         }
 
     def appraiser(self, terms: MarketTerms) -> Appraiser:
-        """Our broker's, or the paper's; in float32 alone, so that equal seeds give equal rows on any machine."""
+        """Our broker's, or the paper's; in float32 alone and without a time limit, so that equal seeds give equal rows
+        however fast a machine is. How often a matching visits its units is bounded anyway."""
         benches = {
             task.name: build_bench(
                 terms, task, self._validations[task.name], device=self._device, precision="float32"
@@ -216,7 +218,7 @@ class Images:
             for task in terms.tasks
         }  # fmt: skip
         if self._method == MARKET:
-            appraiser = Appraiser(terms, benches, seed=self._seed)
+            appraiser = Appraiser(terms, benches, seed=self._seed, matching_seconds=math.inf)
         else:
             appraiser = PaperAppraiser(
                 terms,

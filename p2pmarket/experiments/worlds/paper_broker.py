@@ -7,6 +7,7 @@ these are, and how a gain is told, bid for and delivered: that is the broker's a
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
@@ -47,7 +48,7 @@ class PaperAppraiser(Appraiser):
             benches = {
                 task: dataclasses.replace(bench, spec=None, symmetries=why) for task, bench in benches.items()
             }  # fmt: skip
-        super().__init__(terms, benches, seed=seed)
+        super().__init__(terms, benches, seed=seed, matching_seconds=math.inf)
         self._coefficients = tuple(coefficients)
 
     def _align(self, pair: Pair, progress: Progress) -> Alignments:
