@@ -99,9 +99,11 @@ def read_facts_file(path: Path) -> dict[str, Any]:
         if key not in facts:
             raise ValueError(f"{key!r} is missing in {path.name}")
         _check(facts[key], types, key)
-    _check(facts.get("versions", {}), (dict,), "versions")
-    for package, version in facts.get("versions", {}).items():
-        _check(version, (str,), f"versions.{package}")
+    for key in ("versions", "code"):
+        _check(facts.get(key, {}), (dict,), key)
+        for name, value in facts.get(key, {}).items():
+            _check(value, (str,), f"{key}.{name}")
+    _check(facts.get("data", ""), (str,), "data")
     for agent, about in facts["agents"].items():
         _check(about, (dict,), f"agents.{agent}")
     for agent, last in facts["final"].items():

@@ -1,7 +1,8 @@
 """A results folder as a sweep finds it: whether it may make runs in it, and which points have finished runs already.
 
 Knows: that a folder is one sweep's at a time and one scenario's for ever, but for more seeds and more values; that a
-run which another version made may not be what this one would make, which the log tells. Refuses to know: how runs are
+run which another version made, or other code or data than are here now, may not be what this one would make, which the
+log tells. Refuses to know: how runs are
 made (sweep.py), what files look like (results.py). A folder of another scenario, of other things, or of a sweep that
 still goes on raises `ScenarioError`; nothing in it is changed then.
 """
@@ -20,8 +21,10 @@ from p2pmarket.experiments import results
 from p2pmarket.experiments.changes import told_changes
 from p2pmarket.experiments.document import Document, points_of, read_document, with_value
 from p2pmarket.experiments.locks import locked
+from p2pmarket.experiments.origins import Origins, origins_of
 from p2pmarket.experiments.plan import RunPlan, digest_of_runs, part_of_runs
 from p2pmarket.experiments.results import Facts
+from p2pmarket.experiments.worlds.contract import Place
 from p2pmarket.files import disk_errors
 
 log = logging.getLogger(__name__)
@@ -143,4 +146,26 @@ def tell_versions(taken_up: Iterable[Facts], out: Path) -> None:
             "in %s p2pmarket %s made %d of the runs, such as %s, and this is %s; they are kept as they are, and "
             "another --out computes them anew",
             out, ", ".join(sorted(set(others.values()))), len(others), min(others), __version__,
+        )  # fmt: skip
+
+
+def tell_origins(taken_up: Iterable[tuple[RunPlan, Facts]], place: Place, out: Path) -> None:
+    """One warning in the log where runs that are taken up were made with other code or data than are here now."""
+    now: dict[str, Origins] = {}
+    others: dict[str, list[str]] = {}
+    for plan, facts in taken_up:
+        if plan.digest not in now:
+            now[plan.digest] = origins_of(plan.scenario, place)
+        code, data = now[plan.digest]
+        before = facts.get("code", {})
+        changed = [name for name, digest in code.items() if digest and before.get(name) not in (None, "", digest)]
+        if data and facts.get("data") not in (None, "", data):
+            changed.append("the data")
+        if changed:
+            others[plan.name] = changed
+    if others:
+        log.warning(
+            "in %s %d of the runs, such as %s, were made with other code or data than are here now (%s changed since); "
+            "they are kept as they are, and another --out computes them anew",
+            out, len(others), min(others), ", ".join(dict.fromkeys(one for names in others.values() for one in names)),
         )  # fmt: skip

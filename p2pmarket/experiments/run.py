@@ -15,6 +15,7 @@ from p2pmarket import __version__
 from p2pmarket.experiments.apart import run_apart
 from p2pmarket.experiments.diary import Diary
 from p2pmarket.experiments.in_market import BROKER, run_in_market
+from p2pmarket.experiments.origins import origins_of
 from p2pmarket.experiments.plan import Progress, RunPlan
 from p2pmarket.experiments.reading import FORMAT
 from p2pmarket.experiments.results import RunResult
@@ -37,6 +38,7 @@ def run_once(
     """
     began = time.monotonic()
     scenario = plan.scenario
+    origins = origins_of(scenario, place)
     world = scenario.world.build(
         scenario.agents, method=scenario.method, protocol=scenario.protocol, seed=plan.seed, place=place
     )
@@ -78,5 +80,7 @@ def run_once(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
+        "code": dict(origins.code),
+        "data": origins.data,
     }
     return RunResult(facts, tuple(diary.rows), outcome.trades)

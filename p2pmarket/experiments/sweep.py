@@ -26,7 +26,7 @@ from p2pmarket.experiments.combined import check_format, write_combined
 from p2pmarket.experiments.document import Document, Point, as_toml, points_of
 from p2pmarket.experiments.plan import RunPlan, digest_of_runs, plans_at, plans_of
 from p2pmarket.experiments.results import RunResult, read_run, write_run
-from p2pmarket.experiments.resuming import kept_points, numbered, results_folder, tell_versions
+from p2pmarket.experiments.resuming import kept_points, numbered, results_folder, tell_origins, tell_versions
 from p2pmarket.experiments.run import HERE, run_once
 from p2pmarket.experiments.scratch import MEMORY, remove_left_behind
 from p2pmarket.experiments.summary import summary_of
@@ -70,8 +70,10 @@ def run_sweep(
     with results_folder(out):
         kept = results.read_facts(out)
         plans = numbered(plans, kept_points(document, kept, out))
-        names = {plan.name for plan in plans}
-        tell_versions([facts for facts in kept if facts["run"] in names], out)
+        finished = {facts["run"]: facts for facts in kept}
+        taken_up = [(plan, finished[plan.name]) for plan in plans if plan.name in finished]
+        tell_versions([facts for _, facts in taken_up], out)
+        tell_origins(taken_up, place, out)
         scenario = {**document, "scenario": {**document["scenario"], "seeds": sorted({plan.seed for plan in plans})}}
         scenario["scenario"].pop("seed", None)
         results.write_scenario(out, as_toml(scenario))

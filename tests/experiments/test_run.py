@@ -42,7 +42,7 @@ CONTINUOUS = {"market": {"rounds": "continuous"}}
 FACTS = {
     "run", "scenario", "digest", "method", "protocol", "seed", "settings", "about", "agents", "broker", "final",
     "ledger", "traffic_bytes", "messages", "crashes", "wall_seconds", "virtual_seconds", "format", "versions",
-    "metric_name",
+    "metric_name", "code", "data",
 }  # fmt: skip
 LEDGER = {"trades", "settled", "moved", "fees", "verified", "problems"}
 
