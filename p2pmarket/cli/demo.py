@@ -16,7 +16,8 @@ from rich.console import Console
 from p2pmarket.cli.books import open_ledger
 from p2pmarket.cli.demo_report import AgentCurve, Outcome, results_table, write_report
 from p2pmarket.cli.listings import broker_trades
-from p2pmarket.errors import MachineFault, MarketError, SettingsError, UserFault
+from p2pmarket.cli.report import write_report_page
+from p2pmarket.errors import DiskFull, MachineFault, MarketError, SettingsError, UserFault
 from p2pmarket.events import Event
 from p2pmarket.files import disk_errors
 from p2pmarket.simulation.endowments import Endowments, prepare
@@ -60,6 +61,7 @@ def _demo(given: argparse.Namespace, console: Console) -> int:
         console.print(f"logs of all peers are in {folder}", highlight=False, soft_wrap=True)
         raise
     report = write_report(given.report, outcome)
+    page = _page(folder, report, console)
     console.print(results_table(outcome))
     console.print(outcome.conclusion, highlight=False, soft_wrap=True)
     console.print(
@@ -67,10 +69,30 @@ def _demo(given: argparse.Namespace, console: Console) -> int:
         highlight=False,
         soft_wrap=True,
     )
+    if page is not None:
+        console.print(f"look at it in any browser: {page.resolve()}", highlight=False, soft_wrap=True)
     shutil.rmtree(folder, ignore_errors=True)
     if given.json:
         print(json.dumps(outcome.summary()), flush=True)
     return 0 if outcome.ledger_verified else 1
+
+
+def _page(folder: Path, report: Path, console: Console) -> Path | None:
+    """The page that `p2pmarket report` makes of the broker's folder, which is removed; None without matplotlib."""
+    path = report / "report.html"
+    try:
+        write_report_page(_broker_state(folder), path)
+    except DiskFull:
+        raise
+    except MachineFault as error:
+        path.unlink(missing_ok=True)  # of an earlier demonstration: it would tell of that
+        console.print(f"no page: {error}", highlight=False, markup=False, soft_wrap=True)
+        return None
+    return path
+
+
+def _broker_state(folder: Path) -> Path:
+    return folder / "peers" / "broker"
 
 
 def _prepare(given: argparse.Namespace, console: Console) -> int:
@@ -120,7 +142,7 @@ async def _run(given: argparse.Namespace, folder: Path, console: Console) -> Out
         finally:
             await end_tasks(followers)
         await broker.stop()
-    state = folder / "peers" / "broker"
+    state = _broker_state(folder)
     trades, _ = broker_trades(state)
     with open_ledger(state, check=False) as ledger:
         verified = ledger.verify()

@@ -36,7 +36,11 @@ def check_outcome(ended: subprocess.CompletedProcess[str], report: Path) -> dict
         assert agent.keys() == {"alone", "market"}
         assert all(0 <= accuracy <= 100 for accuracy in agent.values())
     assert outcome["ledger_verified"] is True
-    assert {path.name for path in report.iterdir()} == {"curves.csv", "curves.png", "summary.json", "trades.csv"}
+    names = {"curves.csv", "curves.png", "report.html", "summary.json", "trades.csv"}
+    assert {path.name for path in report.iterdir()} == names
+    page = (report / "report.html").read_text()
+    assert "Report of a broker" in page and f">{outcome['trades']}<" in page
+    assert f"look at it in any browser: {report.resolve() / 'report.html'}\n" in ended.stderr
     assert all(path.stat().st_size for path in report.iterdir())
     return outcome
 

@@ -11,8 +11,9 @@ import sys
 import pytest
 from rich.console import Console
 
+from p2pmarket.cli import demo
 from p2pmarket.cli.demo_report import AgentCurve, Outcome, results_table, write_report
-from p2pmarket.errors import MachineFault
+from p2pmarket.errors import DiskFull, MachineFault
 from p2pmarket.units import CREDIT
 
 TRADE = {"trade": "ab", "buyer": "a-id", "seller": "b-id", "price": 2_500_000, "fee": 20_000, "state": "delivered"}
@@ -87,6 +88,28 @@ def test_without_matplotlib_there_is_no_plot(outcome, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     folder = write_report(tmp_path, outcome)
     assert {path.name for path in folder.iterdir()} == {"curves.csv", "summary.json", "trades.csv"}
+
+
+def test_without_matplotlib_there_is_no_page_and_no_old_one(tmp_path, monkeypatch):
+    told = Console(width=200, record=True, file=io.StringIO())
+    (tmp_path / "report.html").write_text("of an earlier demonstration")
+
+    def fail(*_):
+        raise MachineFault("charts need matplotlib: pip install 'p2pmarket[demo]'")
+
+    monkeypatch.setattr(demo, "write_report_page", fail)
+    assert demo._page(tmp_path, tmp_path, told) is None
+    assert told.export_text() == "no page: charts need matplotlib: pip install 'p2pmarket[demo]'\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_no_missing_page(tmp_path, monkeypatch):
+    def fail(*_):
+        raise DiskFull("no space for the report")
+
+    monkeypatch.setattr(demo, "write_report_page", fail)
+    with pytest.raises(DiskFull, match="no space"):
+        demo._page(tmp_path, tmp_path, Console(file=io.StringIO()))
 
 
 def test_a_place_that_cannot_be_written_is_said(outcome, tmp_path):

@@ -362,6 +362,13 @@ def test_no_number_is_cut_on_a_narrow_terminal(width: int, capsys: pytest.Captur
         assert "market, share 0.5, fee_percent 5 " in out
 
 
+def test_columns_of_a_sweep_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"agent.few.count": 2, "agent.many.count": 9, "regression.rate": 0.5}
+    show_summary(Console(width=240), {"scenario": "x", "points": [point(settings=settings)], "agent_problems": {},
+                                      "problems": []})  # fmt: skip
+    assert re.search(r"^ few\.count +many\.count +rate +method ", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_a_metric_that_is_no_accuracy_is_called_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     one = point(metric_name="gradient", fees=0.0, metric={"mean": 3.5, "half_width": None})
     summary = {"scenario": "x", "points": [one], "agent_problems": {}, "problems": []}
