@@ -102,13 +102,17 @@ class Display:
             self._say()
 
     def _say(self) -> None:
-        """A line, unless it is too soon after the last: what is true then is said with the next step of a run."""
+        """A line, unless it is too soon after the last: what is true then is said with the next step of a run, and
+        after the last step of all in any case.
+        """
         now = self._clock()
         spent = now - self._began
-        if now - self._said_at < max(APART_S, APART_PART * spent):
+        whole = self.finished == self._count
+        closes = whole and self._said_at > self._began
+        if now - self._said_at < max(APART_S, APART_PART * spent) and not closes:
             return
         self._said_at = now
-        rounds = "" if self.finished == self._count else f" ({self._done} of {self._total} rounds)"
+        rounds = "" if whole else f" ({self._done} of {self._total} rounds)"
         _print_line(self._console, f"{self.finished} of {self._count} runs{rounds}, {_duration(spent)}")
 
 

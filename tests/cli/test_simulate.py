@@ -196,12 +196,20 @@ def test_lines_where_there_is_no_terminal_come_seldom(small: str, capsys: pytest
             ("b", 0, 10.0, ""),
             ("b", 1, 3000.0, "1 of 2 runs (3 of 4 rounds), 50 min 00 s\n"),
             ("b", 1, 3149.0, ""),
-            ("b", 2, 7325.0, "2 of 2 runs, 2 h 02 min\n"),
+            ("b", 2, 3151.0, "2 of 2 runs, 52 min 31 s\n"),
         ]:
             now = 100.0 + seconds
             display.progress(name, done, 2)
             assert capsys.readouterr().err == line
     assert display.finished == 2
+    with Display(plans, Console(stderr=True), lambda: now) as display:
+        for name in ("a", "b"):
+            display.progress(name, 2, 2)
+    assert capsys.readouterr().err == "", "none of what takes a few seconds"
+    with Display(plans, Console(stderr=True), lambda: now) as display:
+        now += 7325
+        display.progress("a", 1, 2)
+    assert capsys.readouterr().err == "0 of 2 runs (1 of 4 rounds), 2 h 02 min\n"
 
 
 def test_check_tells_how_many_images_are_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
