@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from p2pmarket.charts import COLORS
 from p2pmarket.experiments.recording import RoundRow, TradeRow
 from p2pmarket.report.deal_charts import EIGHT_OF_TEN, RANGE, mean_by, promised_losses, spans_decades
 from p2pmarket.report.groups import Group, Score, chief, last_rows, settings_words
+from p2pmarket.report.panels import as_in_panels, values_of, with_value
 from p2pmarket.report.points import paths_of, point_of, span, which
 from p2pmarket.report.story import BASELINE, Axis, Chart, Dots, Line
 from p2pmarket.report.words import known, method_name, shown
@@ -61,8 +61,8 @@ def not_drawn(groups: Sequence[Group]) -> str:
     if len(paths) < 2:
         total = len(groups)
         return f"The first {MAX_LINES} of {total:,} settings and methods." if total > MAX_LINES else ""
-    values = _values_of(groups, paths[0])
-    lines = max(len(_with(groups, paths[0], value)) for value in values)
+    values = values_of(groups, paths[0])
+    lines = max(len(with_value(groups, paths[0], value)) for value in values)
     left = [f"the first {MAX_PANELS} of {len(values):,} values of {paths[0]}"] if len(values) > MAX_PANELS else []
     left += [f"at each the first {MAX_LINES} of up to {lines:,} settings and methods"] if lines > MAX_LINES else []
     text = ", ".join(left)
@@ -75,7 +75,7 @@ def ends(groups: Sequence[Group], score: Score) -> list[Chart]:
     if first is None:
         return []
     paths = paths_of(groups)
-    drawn = _as_in_panels(groups, paths) if len(paths) > 1 else groups
+    drawn = as_in_panels(groups, paths) if len(paths) > 1 else groups
     compared = [group for group in drawn if point_of(group, paths) == point_of(first, paths)][:MAX_LINES]
     if len({agent for group in compared for agent in group.agents}) <= MAX_AGENTS:
         return []
@@ -84,39 +84,15 @@ def ends(groups: Sequence[Group], score: Score) -> list[Chart]:
 
 def _panels(groups: Sequence[Group], paths: Sequence[str], score: Score) -> list[Chart]:
     """A chart for each value of the first path, with a line for each of what else there is at it."""
-    values, tasks, charts = _values_of(groups, paths[0]), _tasks(groups), []
-    drawn = _as_in_panels(groups, paths)
+    values, tasks, charts = values_of(groups, paths[0]), _tasks(groups), []
+    drawn = as_in_panels(groups, paths)
     for value in values[:MAX_PANELS]:
-        compared = _with(drawn, paths[0], value)[:MAX_LINES]
+        compared = with_value(drawn, paths[0], value)[:MAX_LINES]
         for task in tasks[: max(1, MAX_PANELS // len(values))]:
             title = f"{settings_words(((paths[0], value),))}: "
             title += f"agents of {shown(task)}" if len(tasks) > 1 else everybody(compared).lower()
             charts.append(_curves(title, compared, score, task=task))
     return [chart for chart in charts if not chart.empty]
-
-
-def _as_in_panels(groups: Sequence[Group], paths: Sequence[str]) -> list[Group]:
-    """With names that leave the first path out, and one colour for what is alike at all of its values: a method at
-    other settings, and whoever is alone there too where that is beside one method."""
-    several = len({group.method for group in groups}) > 1
-    beside = {group.method for group in groups if group.method != "alone"}
-    colors: dict[object, int] = {}
-    found = []
-    for group in groups:
-        rest = point_of(group, paths[1:])
-        color = colors.setdefault((rest, "" if len(beside) < 2 else group.method), len(colors) % len(COLORS))
-        words = settings_words(rest)
-        label = f"{method_name(group.method)}, {words}" if several else words
-        found.append(dataclasses.replace(group, label=label, color=color))
-    return found
-
-
-def _values_of(groups: Sequence[Group], path: str) -> list[str]:
-    return list(dict.fromkeys(point_of(group, (path,))[0][1] for group in groups))
-
-
-def _with(groups: Sequence[Group], path: str, value: str) -> list[Group]:
-    return [group for group in groups if point_of(group, (path,))[0][1] == value]
 
 
 def _tasks(groups: Sequence[Group]) -> list[str]:

@@ -6,9 +6,8 @@ A rows.json or a results folder that cannot be read raises DataError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from p2pmarket.errors import DataError
 from p2pmarket.experiments.reading import UNREADABLE, read_json, reason_of
@@ -23,23 +22,16 @@ from p2pmarket.report.from_results import (
 )
 from p2pmarket.report.groups import chief, groups_of, scores_of
 from p2pmarket.report.headline import headline
+from p2pmarket.report.paper_rows import Row, rows_table, tiles_of, verdict
 from p2pmarket.report.pictures import pictures_in
 from p2pmarket.report.results_tables import comparison_table
-from p2pmarket.report.story import Part, Section, Story, Table, Tile, Tone, Words
-from p2pmarket.report.words import MAX_SENTENCE, left_out, many, number, shown, with_half
-
-Row = Mapping[str, Any]
-"""An entry of rows.json."""
+from p2pmarket.report.story import Part, Section, Story, Tile, Tone, Words
+from p2pmarket.report.words import MAX_SENTENCE, many, shown
 
 ROWS_FILE = "rows.json"
 DEPTH = 2
 """How far below the first folder others are looked for: beneath may lie what is no concern of this page."""
 MAX_FOLDERS = 30
-MAX_ROWS = 300
-MAX_NAME = 140
-"""Characters of what a row is called."""
-TOO_FEW_SEEDS, AGAINST_PAPER = "too few seeds to tell", "against the paper"
-"""Remarks on a row, as the command that made it prints them."""
 NOT_COMPLETE = "Not every experiment was run whole, so this page is of a part of them."
 
 
@@ -70,7 +62,7 @@ def story_of_paper(folder: Path) -> Story:
             Section(
                 "paper",
                 "Beside the paper",
-                (_rows_table(rows),),
+                (rows_table(rows),),
                 "The paper's numbers, ours, and the interval in which ours must lie.",
             )
         )
@@ -97,68 +89,16 @@ def story_of_paper(folder: Path) -> Story:
     told[0:0] = [] if complete else [NOT_COMPLETE]
     tone: Tone = "bad" if broken else "plain" if missing or problems or not complete else "good"
     sections.append(Section("problems", "What went wrong", (Words(tuple(told), tone),)))
-    text = f"{_verdict(rows)}{many(len(found), 'folder')} of results{'' if complete else '; NOT COMPLETE'}."
+    text = f"{verdict(rows)}{many(len(found), 'folder')} of results{'' if complete else '; NOT COMPLETE'}."
     if len(found) > MAX_FOLDERS or hidden:
         left = [many(len(found) - MAX_FOLDERS, "folder")] if len(found) > MAX_FOLDERS else []
         left += [many(hidden, "plot")] if hidden else []
         text += f" Left out to keep the page small: {' and '.join(left)}."
+    tiles = (*tiles_of(rows), Tile("results", f"{len(found):,}", "folders")) if found else tiles_of(rows)
     return Story(
-        "Report of experiments", shown(folder.resolve().name), text, _tiles(rows, found), tuple(sections),
+        "Report of experiments", shown(folder.resolve().name), text, tiles, tuple(sections),
         tuple(broken[:3]),
     )  # fmt: skip
-
-
-def _claims(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows that claim something, as those without an interval do not: of the paper's own numbers, and of others."""
-    claims = [row for row in rows if row.get("agrees") is not None]
-    of_paper = [row for row in claims if row.get("paper") is not None]
-    return of_paper, [row for row in claims if row.get("paper") is None]
-
-
-def _verdict(rows: Sequence[Row]) -> str:
-    """How many rows agree with the paper, how many more hold, and what takes away from it."""
-    of_paper, further = _claims(rows)
-    text = f"{sum(map(_agrees, of_paper))} of {len(of_paper)} of the paper's numbers agree" if of_paper else ""
-    if further:
-        text += f"{', ' if text else ''}{sum(map(_agrees, further))} of {many(len(further), 'further claim')} "
-        text += "holds" if len(further) == 1 else "hold"
-    unsure = sum(map(_is_unsure, (*of_paper, *further)))
-    text += f"; {unsure:,} with {TOO_FEW_SEEDS}" if unsure else ""
-    against = sum(map(_is_against, of_paper))
-    text += f"; {against:,} {'contradicts' if against == 1 else 'contradict'} the paper" if against else ""
-    others = len(rows) - len(of_paper) - len(further)
-    if others:
-        text += f"{'; ' if text else ''}{many(others, 'row')} {'claims' if others == 1 else 'claim'} nothing"
-    return f"{text}; " if text else ""
-
-
-def _agrees(row: Row) -> bool:
-    """Whether it lies in its interval, and that is not one which leaves the paper's number out."""
-    return row.get("agrees") is True and row.get("against_paper") is not True
-
-
-def _is_against(row: Row) -> bool:
-    """Whether what it found contradicts the paper, as it said that it would."""
-    return row.get("agrees") is True and row.get("against_paper") is True
-
-
-def _is_unsure(row: Row) -> bool:
-    """Whether its mean is less sure than its interval is wide."""
-    low, high, spread = (_number(row.get(name)) for name in ("low", "high", "spread"))
-    return None not in (low, high, spread) and spread > (high - low) / 2  # type: ignore[operator]
-
-
-def _tiles(rows: Sequence[Row], found: Sequence[Path]) -> tuple[Tile, ...]:
-    tiles = []
-    for label, words, claims in zip(
-        ("the paper's numbers", "further claims"), ("agree", "hold"), _claims(rows), strict=True
-    ):
-        if claims:
-            agreeing, unsure = sum(map(_agrees, claims)), sum(map(_is_unsure, claims))
-            tone: Tone = "bad" if agreeing < len(claims) else "plain" if unsure else "good"
-            note = f"{words}; {unsure:,} with {TOO_FEW_SEEDS}" if unsure else words
-            tiles.append(Tile(label, f"{agreeing} of {len(claims)}", note, tone))
-    return (*tiles, Tile("results", f"{len(found):,}", "folders")) if found else tuple(tiles)
 
 
 def _section(name: str, runs: Sequence[RunResult], key: str) -> Section:
@@ -191,69 +131,6 @@ def _read_rows(folder: Path) -> tuple[list[Row], dict[str, str], list[str], bool
         return rows, {str(name): str(text) for name, text in sentences.items()}, missing, complete
     except UNREADABLE as error:
         raise DataError(f"{path} cannot be read ({reason_of(error)}); run `p2pmarket paper` again") from None
-
-
-def _rows_table(rows: Sequence[Row]) -> Table:
-    columns = ("experiment", "row", "paper", "ours", "must lie in", "agrees", "note")
-    made = []
-    for row in rows[:MAX_ROWS]:
-        unit = f" {shown(str(row['unit']))}" if row.get("unit") else ""
-        cells = [
-            _text(row.get("experiment")),
-            shown(str(row.get("row") or ""), MAX_NAME),
-            _text(row.get("paper"), unit),
-        ]
-        cells += [_measured(row.get("measured"), row.get("spread")) + unit]
-        claims = row.get("agrees") is not None
-        cells += [_interval(_text(row.get("low")), _text(row.get("high"))) if claims else "no claim"]
-        cells += [
-            _agreement(row) if claims else "–",
-            shown(str(row.get("note") or ""), MAX_SENTENCE),
-        ]
-        made.append(tuple(cells))
-    note = left_out(len(rows), len(made), "rows", "the first")
-    return Table(
-        "The paper's numbers and ours", columns, tuple(made), frozenset({"paper", "ours", "must lie in"}), note
-    )
-
-
-def _agreement(row: Row) -> str:
-    """
-    >>> _agreement({"agrees": True, "low": 1, "high": 2, "spread": 0.6}), _agreement({"agrees": False, "low": 1})
-    ('yes (too few seeds to tell)', 'NO')
-    """
-    remarks = [TOO_FEW_SEEDS] * _is_unsure(row) + [AGAINST_PAPER] * (row.get("against_paper") is True)
-    return ("yes" if row["agrees"] is True else "NO") + (f" ({', '.join(remarks)})" if remarks else "")
-
-
-def _text(value: object, unit: str = "") -> str:
-    """A value of a row for people; nothing where there is none."""
-    if (found := _number(value)) is not None:
-        return number(found) + unit
-    return "" if value is None else shown(str(value))
-
-
-def _measured(value: object, half: object) -> str:
-    """
-    >>> _measured(99.3, 0.57), _measured(3, None), _measured(None, 1.0)
-    ('99.30 ± 0.57', '3.00', 'nothing')
-    """
-    mean = _number(value)
-    return (_text(value) or "nothing") if mean is None else with_half(mean, _number(half))
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _interval(low: str, high: str) -> str:
-    """
-    >>> _interval("39.80", "45.80"), _interval("0", ""), _interval("", "")
-    ('39.80 … 45.80', '≥ 0', 'anything')
-    """
-    if low and high:
-        return f"{low} … {high}"
-    return f"≥ {low}" if low else f"≤ {high}" if high else "anything"
 
 
 def folders_in(folder: Path, fits: Callable[[Path], bool], depth: int = DEPTH) -> Iterator[Path]:

@@ -45,7 +45,7 @@ def headline(groups: Sequence[Group], first: Group, *, trades_drawn: bool = True
         parts += f" against {_mean(alone, accuracy)} alone" if alone is not None else ""
         parts += f"{_best_other_words(groups, first, final, accuracy)}; "
     deals = deals_of(first)
-    parts += f"in all {first.seeds:,} runs together " if deals and first.seeds > 1 else ""
+    parts += f"in {first.seeds:,} runs together " if deals and first.seeds > 1 else ""
     parts += sums_sentence(sums(deals))
     parts += failures_words(failures_of(first.runs), len(first.agents))
     return f"{parts}{_ledgers_words(first.runs) if first.has_broker else ''}."
@@ -154,7 +154,7 @@ def tiles(runs: Sequence[RunResult], groups: Sequence[Group], first: Group) -> t
     trading = [group for group in groups if group.has_broker] if swept else [first]
     found = sums([deal for group in trading for deal in deals_of(group)])
     total = sum(group.seeds for group in trading)
-    together = f", all {total:,} runs together" if total > 1 and found.appraised else ""
+    together = f", in {total:,} runs" if total > 1 and found.appraised else ""
     made = _sweep_tiles(groups, first) if swept else _end_tile(groups, first)
     made += [
         Tile("trades settled", f"{found.settled:,}", f"of {found.appraised:,} appraised{together}"),

@@ -37,7 +37,9 @@ _NAME, _TEXT = 11.5, 15.0
 """Characters of a legend and of words in an inch."""
 _SWATCH = 8
 """Characters that a legend's line and space take."""
-_MAX_WORDS = 4
+_LEFT = 0.7
+"""Inches beside an axis, which is where words begin."""
+_MAX_WORDS = 5
 """Lines of a caption."""
 
 
@@ -99,7 +101,7 @@ def _draw(shown: Sequence[Chart], note: str, path: Path) -> None:
     rows = math.ceil(len(shown) / columns)
     labels = {mark.label for chart in shown for mark in chart.marks if mark.x}
     across = max(1, int(columns * _WIDTH * _NAME / (_SWATCH + max(map(len, labels)))))
-    words = _words([*(chart.caption for chart in shown), note], int(columns * _WIDTH * _TEXT))
+    words = _words([*(chart.caption for chart in shown), note], int((columns * _WIDTH - _LEFT) * _TEXT))
     foot = _ROW * (math.ceil(len(labels) / across) + len(words) + 1)
     with charts.figure(
         rows + 1, columns, width=_WIDTH, height=(rows * _HEIGHT + foot) / (rows + 1),

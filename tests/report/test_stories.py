@@ -18,7 +18,7 @@ from p2pmarket.errors import DataError
 from p2pmarket.experiments.recording import TradeRow
 from p2pmarket.experiments.results import RunResult, read_all
 from p2pmarket.paper import finding
-from p2pmarket.report import deals, drawing, from_paper, groups, points, visits, words
+from p2pmarket.report import deals, drawing, from_paper, groups, paper_rows, points, visits, words
 from p2pmarket.report.deals import Deal, endings_table, largest_table, who_with_whom
 from p2pmarket.report.find import story_of
 from p2pmarket.report.page import write_page
@@ -33,7 +33,7 @@ def table(story: Story, title: str) -> Table:
     return next(part for one in story.sections for part in one.parts if isinstance(part, Table) and part.title == title)
 
 
-@pytest.mark.parametrize("module", [words, deals, groups, from_paper, visits, points])
+@pytest.mark.parametrize("module", [words, deals, groups, paper_rows, visits, points])
 def test_examples_in_docstrings(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type]
     assert found.attempted and not found.failed
@@ -48,7 +48,7 @@ def test_the_headline_has_the_numbers_of_the_rows(tmp_path: Path) -> None:
     assert story.title == "two halves of the digits"
     assert story.headline == (
         f"2 agents, 50 rounds, 3 seeds: mean accuracy {100 * sum(final) / len(final):.1f} % in the market against "
-        f"{story.tiles[0].note.removeprefix('alone ')} alone; in all 3 runs together "
+        f"{story.tiles[0].note.removeprefix('alone ')} alone; in 3 runs together "
         f"{len(settled)} of 300 appraised trades settled, {moved:,.2f} credits moved; all 3 ledgers verify."
     )
     assert story.warnings == ()
@@ -390,7 +390,7 @@ def test_a_paper_says_which_rows_agree_with_what(
 
 
 def test_remarks_are_those_of_the_terminal() -> None:
-    assert (from_paper.TOO_FEW_SEEDS, from_paper.AGAINST_PAPER) == (finding.TOO_FEW_SEEDS, finding.AGAINST_PAPER)
+    assert (paper_rows.TOO_FEW_SEEDS, paper_rows.AGAINST_PAPER) == (finding.TOO_FEW_SEEDS, finding.AGAINST_PAPER)
 
 
 @pytest.mark.parametrize(("complete", "said"), [(True, False), (False, True), (None, False)])
