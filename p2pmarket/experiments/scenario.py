@@ -33,8 +33,8 @@ TERMS_SECTIONS = ("market", "trade", "appraisal", "pricing", "limits")
 _ANY_WORLD = {"model": {"name": "any"}, "task": [{"name": "any", "loss": "mse", "metric": "loss"}]}
 MOST_IDLE_SECONDS = 300.0
 """Between two rounds, or while a process is away. Virtual time is walked through second by second, also where nothing
-happens: the broker looks at its deadlines twice in each, agents ping and gossip. A run with such rounds takes five times
-as long as one with rounds of 10 s where two agents trade, and twice as long with twenty."""
+happens: the broker looks at its deadlines twice in each, agents ping and gossip. A run with such rounds takes five
+times as long as one with rounds of 10 s where two agents trade, and twice as long with twenty."""
 MOST_WAIT_SECONDS = 3600.0
 """Of the terms' waits, which a run sits out where an agent is missing or a bid stays open."""
 _WHY = ", as a run walks through idle time too; shorten the waits in [terms] to have them end between two rounds"
