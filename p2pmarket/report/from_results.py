@@ -135,7 +135,8 @@ def _sweep(groups: Sequence[Group], point: str) -> list[Section]:
     named = "; ".join(settings_words(one) for one in points[:MAX_POINTS])
     named += f"; and {len(points) - MAX_POINTS:,} more" if len(points) > MAX_POINTS else ""
     about = f"{len(points):,} settings of {listed(paths_of(groups))}: {named}. "
-    about += f"The charts of learning show several of them, those of trades {point} alone."
+    learnt = "several" if curves.not_drawn(groups) else "all"
+    about += f"The charts of learning show {learnt} of them, those of trades {point} alone."
     return [Section("sweep", "The sweep", (*charts, comparison_table(groups)), about)]
 
 

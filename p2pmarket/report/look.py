@@ -112,6 +112,7 @@ footer { color: var(--soft); font-size: .84rem; padding-top: 8px; padding-bottom
   section, details.section { padding: 16px 14px; margin: 14px 0; border-radius: 10px; }
   .parts { grid-template-columns: minmax(0, 1fr); gap: 24px; }
   th, td { padding: 5px 8px; }
+  .table.wide td:last-child:not(.right) { min-width: 22em; }
 }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @media print {
