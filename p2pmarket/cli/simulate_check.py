@@ -49,7 +49,8 @@ def show_check(
     where = "" if finished is None else f"; results would go to {out}"
     if finished:
         where += f", where {finished} of the {len(plans)} runs are finished"
-    print(printable(f"{len(plans)} runs of {len(points)} points, {rounds} rounds in all{where}"))
+    runs, of = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(plans), "run"), (len(points), "point")))
+    print(printable(f"{runs} of {of}, {rounds} rounds in all{where}"))
 
 
 def without_faults(plans: Iterable[RunPlan]) -> list[str]:

@@ -200,7 +200,8 @@ def _agents(tables: object, world: WorldSettings, told: dict[str, Any]) -> tuple
         endowment = world.endowment(table)
         table.done()
         place = name if "name" in values else str(number)  # as a path finds it
-        told |= {f"agent.{place}.{key}": value for key, value in table.asked.items() if value is not None}
+        asked = {**table.asked, "count": values.get("count")}  # one that is not given numbers no names
+        told |= {f"agent.{place}.{key}": value for key, value in asked.items() if value is not None}
         if len(found) + count > MOST_AGENTS:
             raise ScenarioError(f"more than {MOST_AGENTS} agents, which is what a round takes")
         for one in [f"{name}-{one}" for one in range(count)] if "count" in values else [name]:

@@ -45,6 +45,8 @@ def story_of(folder: Path) -> Story:
             f"{folder} is nothing that a report can tell of, but beneath it are {', '.join(states[:MAX_NAMED])}{more}: "
             "name one of them"
         )
+    if (page := folder / "report.html").is_file():
+        raise DataError(f"{folder} is a report already: look at {page} in a browser")
     raise DataError(
         f"{folder} is nothing that a report can tell of: looked for results (runs/*/run.json, or folders "
         f"that have it, or rows.json), for an agent's {from_journal.FILE} and for a broker's {from_ledger.FILE}"

@@ -24,7 +24,7 @@ from p2pmarket.parameters.packing import unpack
 from p2pmarket.simulation.measuring import MeasuringAppraiser, Tensors
 
 PARAMETERS = "theta"
-"""The snapshot's one tensor: (dimension,) float64: late gains, a hundred-millionth of the loss, are no rounding then."""
+"""The snapshot's one tensor: (dimension,) float64, for late gains are a hundred-millionth of the loss."""
 _LEAST_WEIGHT = 0.001
 """What a report can say of a weight above 0."""
 
