@@ -2,9 +2,8 @@
 
 Knows: that a folder is one sweep's at a time and one scenario's for ever, but for more seeds and more values; that a
 run which another version made, or other code or data than are here now, may not be what this one would make, which the
-log tells. Refuses to know: how runs are
-made (sweep.py), what files look like (results.py). A folder of another scenario, of other things, or of a sweep that
-still goes on raises `ScenarioError`; nothing in it is changed then.
+log tells. Refuses to know: how runs are made (sweep.py), what files look like (results.py). A folder of another
+scenario, of other things, or of a sweep that still goes on raises `ScenarioError`; nothing in it is changed then.
 """
 
 from __future__ import annotations
