@@ -20,6 +20,7 @@ from p2pmarket.experiments.plan import Progress, RunPlan
 from p2pmarket.experiments.reading import FORMAT
 from p2pmarket.experiments.results import RunResult
 from p2pmarket.experiments.worlds.contract import ALONE, FEDAVG, Place
+from p2pmarket.simulation.chance import stream
 
 __all__ = ["HERE", "Progress", "RunPlan", "run_once"]
 
@@ -44,7 +45,9 @@ def run_once(
     )
     diary = Diary(plan)
     run = run_apart if scenario.method in (ALONE, FEDAVG) else run_in_market
-    outcome = run(plan, world, diary, progress)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(plan.seed, "appraisals").getrandbits(63))  # a model may draw while it is measured
+        outcome = run(plan, world, diary, progress)
     facts = {
         "run": plan.name,
         "scenario": scenario.name,

@@ -64,11 +64,12 @@ def test_the_same_rows_again_whatever_was_drawn_before_and_beside_it(factory: st
     assert losses(beside, "B") != losses(beside, "C")
 
 
-def test_the_same_purchases_again() -> None:
+@pytest.mark.parametrize("factory", ["dropping", "noisy"])
+def test_the_same_purchases_again(factory: str) -> None:
     torch.manual_seed(1)
-    one = run("dropping", "A", "B", method="market")
+    one = run(factory, "A", "B", method="market")
     torch.manual_seed(2)
-    same = run("dropping", "A", "B", method="market")
+    same = run(factory, "A", "B", method="market")
     assert one.trades
     assert (one.rounds, one.trades) == (same.rounds, same.trades)
 
