@@ -14,10 +14,14 @@ from typing import Any
 _CANCEL_AGAIN_SECONDS = 1.0
 
 
-async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancels tasks, other than the current one, and waits until they have ended; what they raise is dropped."""
+async def end_tasks(tasks: Iterable[asyncio.Task[Any]], tries: int | None = None) -> None:
+    """Cancels tasks, other than the current one, and waits until they have ended; what they raise is dropped.
+
+    :param tries: how often they are asked, a second apart, before they are left as they are; None: until they end
+    """
     left = {task for task in tasks if task is not asyncio.current_task()}
-    while left:
+    while left and tries != 0:
+        tries = tries and tries - 1
         for task in left:
             task.cancel()
         done, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_SECONDS)

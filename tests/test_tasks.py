@@ -73,6 +73,27 @@ async def test_a_task_that_drops_a_cancellation_is_asked_again(monkeypatch: pyte
     assert task.cancelled() and dropped == 3
 
 
+@pytest.mark.parametrize("tries", [1, 3])
+async def test_a_task_that_never_ends_is_left_after_some_tries(monkeypatch: pytest.MonkeyPatch, tries: int):
+    monkeypatch.setattr("p2pmarket.tasks._CANCEL_AGAIN_SECONDS", 0.01)
+    asked, over = 0, asyncio.Event()
+
+    async def deaf() -> None:
+        nonlocal asked
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError:
+                asked += 1
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end_tasks([task], tries), 10)
+    assert asked == tries and not task.done()
+    over.set()
+    await task
+
+
 async def test_what_ended_tasks_raise_is_dropped_and_the_own_task_goes_on():
     async def fails() -> None:
         raise ValueError("not heard")

@@ -138,6 +138,7 @@ class Agent:
             raise
 
     def _stop_loop(self) -> None:
+        # As `asyncio.run` does: hivemind forgets some of its own tasks. One that never ends holds up no training.
         self._wait(_end_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -145,8 +146,5 @@ class Agent:
 
 
 async def _end_others() -> None:
-    """Ends the tasks that are left in this loop, as `asyncio.run` does: hivemind forgets some of its own."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.wait_for(asyncio.gather(*left, return_exceptions=True), 5)
+    """Ends the tasks that are left in this loop, where they let it."""
+    await end_tasks(asyncio.all_tasks(), tries=5)

@@ -29,6 +29,7 @@ from p2pmarket.simulation.parties import Parties, calm, fail_points_are_steps, w
 from p2pmarket.simulation.trace import Trace
 from p2pmarket.simulation.virtual import VirtualLoop, run
 from p2pmarket.simulation.weather import Climate, Crashes, DrawnWeather
+from p2pmarket.tasks import end_tasks
 from p2pmarket.units import CREDIT
 
 START_PAUSE_SECONDS = 2.0
@@ -176,8 +177,7 @@ class _Chaos:
         quiet = await self._rest()
         for name in self._names:
             await self._market.stop_agent(name)
-        keeping.cancel()
-        await asyncio.wait({keeping, parting})
+        await end_tasks((keeping, parting))
         await self._market.stop_broker()
         return Outcome(
             self._plan, self._peers, self._trace, len(self._crashes.happened), self._weather.lost, quiet,

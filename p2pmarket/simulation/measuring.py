@@ -7,6 +7,7 @@ whole snapshots are sold. Fails as the appraiser does on a snapshot that cannot 
 
 from __future__ import annotations
 
+import abc
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from p2pmarket.parameters.snapshot import schema_of
 Tensors = Mapping[str, Tensor]
 
 
-class MeasuringAppraiser(Appraiser):
+class MeasuringAppraiser(Appraiser, abc.ABC):
     """Everything but the measuring."""
 
     def __init__(self, terms: MarketTerms, tensors: Mapping[str, Tensors], *, seed: int) -> None:
@@ -37,12 +38,12 @@ class MeasuringAppraiser(Appraiser):
         self.data = {task.name: hashlib.sha256(f"{seed}/{task.name}".encode()).digest() for task in terms.tasks}
         self.workers = 1
 
+    @abc.abstractmethod
     def measure(
         self, buyer: Submission, seller: Submission, ours: Tensors, theirs: Tensors, upon: Sequence[bytes]
     ) -> Appraisal:
         """What `theirs` would bring `ours`, which already holds the purchases `upon`. What is measured is what the
         buyer will decode: `_deliverable` gives it."""
-        raise NotImplementedError
 
     @property
     def alignment(self) -> dict[str, str]:
