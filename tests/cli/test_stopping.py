@@ -63,10 +63,10 @@ def test_a_command_that_computes_ends_on_sigterm_also_where_ctrl_c_is_ignored(tm
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL),
     )
-    while program.poll() is None and not (tmp_path / "out").is_dir():
-        time.sleep(0.05)
-    program.terminate()
     try:
+        while program.poll() is None and not (tmp_path / "out").is_dir():
+            time.sleep(0.05)
+        program.terminate()
         _, errors = program.communicate(timeout=60)
     finally:
         program.kill()
